@@ -1,0 +1,65 @@
+"""Scores of a suite: all that the traits need, and all that is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from llmct_bench.affect.fit import AffectFit, project
+from llmct_bench.emotions import NAMES
+from llmct_bench.scan import States
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """``values`` (n_readouts, n_points, n_scores): corrected scores in neutral SD, columns ``names``; ``raw``
+    (n_readouts, n_points, n_emotions): seed-compatible cosines with the reference prompts, columns ``raw_names``;
+    ``index`` as in `States`."""
+
+    values: Floats
+    raw: Floats
+    index: pd.DataFrame
+    names: tuple[str, ...]
+    raw_names: tuple[str, ...] = NAMES
+
+    def to_frame(self) -> pd.DataFrame:
+        """Long table: one row a readout x point, one column a score (``joy``) and a cosine (``raw_joy``)."""
+        n, points, _ = self.values.shape
+        frame = self.index.loc[self.index.index.repeat(points)].reset_index(drop=True)
+        frame["point"] = np.tile(np.arange(points), n)
+        for k, name in enumerate(self.names):
+            frame[name] = self.values[:, :, k].reshape(-1)
+        for k, name in enumerate(self.raw_names):
+            frame[f"raw_{name}"] = self.raw[:, :, k].reshape(-1)
+        return frame
+
+    @staticmethod
+    def from_frame(frame: pd.DataFrame) -> Scores:
+        """Back from `to_frame`."""
+        points = int(frame["point"].max()) + 1
+        columns = list(frame.columns)
+        at = columns.index("point")
+        names = tuple(c for c in columns[at + 1 :] if not c.startswith("raw_"))
+        raw = tuple(c.removeprefix("raw_") for c in columns[at + 1 :] if c.startswith("raw_"))
+        index = frame.loc[frame["point"] == 0, columns[:at]].reset_index(drop=True)
+        values = frame[list(names)].to_numpy(np.float64).reshape(len(index), points, len(names))
+        cosines = frame[[f"raw_{r}" for r in raw]].to_numpy(np.float64).reshape(len(index), points, len(raw))
+        return Scores(values, cosines, index, names, raw)
+
+
+def score(states: States, fit: AffectFit) -> Scores:
+    """Project scanned states on the fitted axes and take the raw cosines."""
+    values = project(states.array, states.index, fit.directions, fit.offsets, fit.roles)
+    return Scores(values, _cosines(states.last, fit.references), states.index, fit.scores)
+
+
+def _cosines(last: NDArray[np.float32], references: NDArray[np.float32]) -> Floats:
+    h, r = last.astype(np.float64), references.astype(np.float64)
+    h = h / np.maximum(np.linalg.norm(h, axis=-1, keepdims=True), 1e-12)
+    r = r / np.maximum(np.linalg.norm(r, axis=-1, keepdims=True), 1e-12)
+    return np.asarray(np.einsum("npd,pkd->npk", h, r))

@@ -1,0 +1,285 @@
+"""The main job: models x suites -> states -> scores -> traits -> stored results -> leaderboard."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Protocol
+
+import transformers
+
+from llmct_bench import __version__
+from llmct_bench.adapters import AdapterCertificate, LoadedModel, certify, load
+from llmct_bench.affect import AffectFit, Scores, fit_affect, score
+from llmct_bench.calibration import planted
+from llmct_bench.errors import LlmctError, ModelError, ResultError, SuiteError
+from llmct_bench.leaderboard import Leaderboard, leaderboard
+from llmct_bench.models import PANEL, LoadOptions, ModelCard, get_model
+from llmct_bench.results import ResultCard, ResultStore, provenance, result_key
+from llmct_bench.scan import TOKEN_BUDGET, Rendered, States, make_plan, render, scan
+from llmct_bench.suites import Suite, get_suite, list_suites
+from llmct_bench.traits import estimate_all, measure, raw_summary, unavailable
+
+#: ``skip``: keep a stored result whose key matches, measure everything else. ``overwrite``: measure everything
+#: again. ``error``: stop when a result lies where one would be written.
+Existing = Literal["skip", "overwrite", "error"]
+#: Scenarios per suite of each preset; 0 = all.
+PRESETS = {"quick": 8, "standard": 24, "full": 0}
+
+
+class Progress(Protocol):
+    """What a caller may show while the job runs."""
+
+    def start(self, task: str, tokens: int) -> None:
+        """A scan of ``tokens`` tokens begins."""
+
+    def advance(self, tokens: int) -> None:
+        """So many tokens are done."""
+
+    def message(self, text: str) -> None:
+        """One line for the user."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def start(self, task: str, tokens: int) -> None:
+        """Nothing."""
+
+    def advance(self, tokens: int) -> None:
+        """Nothing."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
+
+
+@dataclass
+class Session:
+    """One run over several models: options, and renderings shared by models with the same tokenizer."""
+
+    budget: int = TOKEN_BUDGET
+    progress: Progress = field(default_factory=Silent)
+    _rendered: dict[tuple[str, str, int], Rendered] = field(default_factory=dict)
+
+    def render(self, model: LoadedModel, suite: Suite) -> Rendered:
+        """A suite through a model's template, made once per tokenizer and context."""
+        key = (model.tokenizer_hash, suite.content_hash, model.context)
+        if key not in self._rendered:
+            self._rendered[key] = render(suite, model.tokenizer, model.context)
+        return self._rendered[key]
+
+    def scan(self, model: LoadedModel, suite: Suite) -> States:
+        """Scan a suite, telling the progress."""
+        rendered = self.render(model, suite)
+        self.progress.start(f"{model.card.name} · {suite.key}", make_plan(rendered.readouts, self.budget).tokens)
+        return scan(model, suite, rendered=rendered, budget=self.budget, progress=self.progress.advance)
+
+
+def evaluate(
+    model: LoadedModel,
+    suites: Sequence[Suite],
+    *,
+    store: ResultStore | None = None,
+    existing: Existing = "skip",
+    session: Session | None = None,
+) -> list[ResultCard]:
+    """Measure one model on suites, one result each, the reference first.
+
+    The reference suite is added where it is missing: everything is measured on its axes. With a ``store`` each
+    result is written as soon as it is there, and stored results with the same key are not measured again.
+    Raises ModelError when the model fails its certificate or cannot be scanned on the reference.
+    """
+    reference = next((s for s in suites if s.card.design == "reference"), None) or get_suite("reference")
+    job = _Job(model, reference, session or Session(), store, existing)
+    return [job.result(s) for s in (reference, *(s for s in suites if s.card.design != "reference"))]
+
+
+@dataclass
+class _Job:
+    """One model on one reference. The certificate and the fit are made when the first result needs them."""
+
+    model: LoadedModel
+    reference: Suite
+    session: Session
+    store: ResultStore | None
+    existing: Existing
+
+    def result(self, suite: Suite) -> ResultCard:
+        """The stored result of a suite, or a new one."""
+        name, commit, key = self.model.card.name, self.model.commit, self._key(suite)
+        if self.store is not None:
+            found = self.store.find(name, commit, suite.key, key)
+            if found is not None and self.existing == "skip":
+                self.session.progress.message(f"{name} · {suite.key}: stored, kept")
+                return found
+            if self.existing == "error" and self.store.holds(name, commit, suite.key):
+                raise ResultError(
+                    f"{self.store.place(name, commit, suite.key)} holds a result already: "
+                    "use --existing skip or overwrite"
+                )
+        self._certificate  # noqa: B018 - a model that fails is refused before anything is scored
+        card, scores = self._measure(suite, key)
+        if self.store is not None:
+            self.store.save(card, scores, self._fit if suite is self.reference else None)
+        return card
+
+    @cached_property
+    def _certificate(self) -> AdapterCertificate:
+        certificate = certify(self.model)
+        if not certificate.passed:
+            raise ModelError(
+                f"{self.model.card.name} fails its adapter certificate and is not scored: {certificate.failures()}"
+            )
+        return certificate
+
+    @cached_property
+    def _fit(self) -> AffectFit:
+        name, commit, suite = self.model.card.name, self.model.commit, self.reference.key
+        if self.store is not None and self.store.find(name, commit, suite, self._key(self.reference)):
+            return self.store.fit(name, commit, suite)
+        return fit_affect(self._reference_states)
+
+    @cached_property
+    def _reference_states(self) -> States:
+        return self.session.scan(self.model, self.reference)
+
+    def _measure(self, suite: Suite, key: str) -> tuple[ResultCard, Scores | None]:
+        fit, design, subset = self._fit, suite.card.design, self._subset(suite)
+        rendered = self.session.render(self.model, suite)
+        began = time.perf_counter()
+        scores: Scores | None = None
+        tokens = 0
+        if rendered.readouts:
+            states = self._reference_states if suite is self.reference else self.session.scan(self.model, suite)
+            tokens = states.plan.tokens
+            scores = score(states, fit)
+            traits = estimate_all(measure(scores, fit, keyworded_only=subset == "keyworded"), design)
+        else:
+            self.session.progress.message(f"{self.model.card.name} · {suite.key}: nothing fits into the context")
+            traits = unavailable(design, f"no item fits into the context of {self.model.context} tokens")
+        facts = {k: v for k, v in asdict(self.model.card).items() if k not in ("path", "phantom")}
+        card = ResultCard(
+            key=key,
+            model={**facts, "source": self.model.card.source},
+            commit=self.model.commit,
+            suite=suite.key,
+            suite_hash=suite.content_hash,
+            design=design,
+            subset=subset,
+            n_readouts=len(rendered.readouts),
+            n_scenarios=int(rendered.index["scenario"].nunique()),
+            left_out=list(rendered.left_out),
+            fit={
+                "reference": self.reference.key,
+                "reference_hash": self.reference.content_hash,
+                "layer": fit.layer.to_json(),
+                "nuisance_dims": list(fit.nuisance_dims),
+                "role_cosine": fit.role_cosine[fit.layer.point].tolist(),
+            },
+            traits=traits,
+            raw=raw_summary(scores, design) if scores else {},
+            certificate=self._certificate.to_json(),
+            run={
+                "dtype": self.model.dtype,
+                "device": str(self.model.device),
+                "attention": self.model.attention,
+                "context": self.model.context,
+                "tokenizer": self.model.tokenizer_hash,
+            },
+            truth=self._truth(suite),
+            provenance=provenance(),
+            timings={"seconds": round(time.perf_counter() - began, 3), "tokens": float(tokens)},
+        )
+        return card, scores
+
+    def _truth(self, suite: Suite) -> dict[str, float | None]:
+        spec = self.model.card.phantom
+        if spec is None or suite is self.reference:
+            return {}
+        vocabulary = self.model.tokenizer.get_vocab()
+        words = sorted(vocabulary, key=lambda w: int(vocabulary[w]))
+        renders = (self.session.render(self.model, s) for s in (self.reference, suite))
+        true = planted(spec, words, *renders, suite.card.design)
+        return {k: v if math.isfinite(v) else None for k, v in true.items()}
+
+    def _key(self, suite: Suite) -> str:
+        m = self.model
+        return result_key(
+            model=m.card.name,
+            commit=m.commit,
+            tokenizer=m.tokenizer_hash,
+            suite=suite.content_hash,
+            reference=self.reference.content_hash,
+            subset=self._subset(suite),
+            dtype=m.dtype,
+            device=m.device.type,
+            attention=m.attention,
+            transformers=transformers.__version__,
+            llmct_bench=__version__,
+        )
+
+    def _subset(self, suite: Suite) -> str:
+        """Phantoms read lexicon words and nothing else, so they are scored on the keyworded items."""
+        return "keyworded" if self.model.card.phantom and suite.card.design == "circumplex" else "all"
+
+
+def run(
+    models: Iterable[str | ModelCard] | None = None,
+    suites: Iterable[str | Suite] | None = None,
+    output: str | Path = ".",
+    *,
+    limit: int = 0,
+    options: LoadOptions | None = None,
+    existing: Existing = "skip",
+    budget: int = TOKEN_BUDGET,
+    progress: Progress | None = None,
+    on_failure: Callable[[str, LlmctError], None] | None = None,
+) -> Leaderboard:
+    """The whole job, resumable: measure every model on every suite, then write ``output/reports``.
+
+    ``models`` default to the phantom panel, ``suites`` to all shipped ones; ``limit`` cuts every trait suite to so
+    many scenarios. Results lie under ``output/results``. A model that fails does not stop the others: its error goes
+    to ``on_failure`` (without one, the first error is raised when the other models are done and reported).
+    """
+    shown: Progress = progress or Silent()
+    cards = [get_model(m) if isinstance(m, str) else m for m in (models or default_models())]
+    chosen = [(get_suite(s) if isinstance(s, str) else s).limited(limit) for s in (suites or list_suites())]
+    references = [s.key for s in chosen if s.card.design == "reference"]
+    if len(references) > 1:
+        raise SuiteError(f"one reference suite at a time, not {', '.join(references)}")
+    folder = Path(output)
+    store, session = ResultStore(folder / "results"), Session(budget, shown)
+    results: list[ResultCard] = []
+    failures: list[LlmctError] = []
+    for card in cards:
+        try:
+            results += evaluate(load(card, options), chosen, store=store, existing=existing, session=session)
+        except LlmctError as error:
+            failures.append(error)
+            if on_failure is not None:
+                on_failure(card.name, error)
+    if not results:
+        raise failures[0]
+    board = leaderboard(results)
+    board.write(folder / "reports")
+    if failures and on_failure is None:
+        raise failures[0]
+    return board
+
+
+def default_models() -> list[str]:
+    """The phantom panel: it needs no network."""
+    return [f"phantom/{s.name}" for s in PANEL]
+
+
+def load_results(output: str | Path) -> list[ResultCard]:
+    """All results stored under ``output/results``. Raises ResultError where there are none."""
+    root = Path(output) / "results"
+    cards = list(ResultStore(root).cards())
+    if not cards:
+        raise ResultError(f"no results under {root}: run `llmct-bench run` first")
+    return cards

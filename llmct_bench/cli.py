@@ -1,0 +1,316 @@
+"""The command line: a thin layer over the public API.
+
+Exit codes: 0 all well, 1 something failed (one line says what and what to do), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from llmct_bench import __version__
+from llmct_bench.errors import LlmctError
+
+app = typer.Typer(
+    name="llmct-bench",
+    help="How language models process emotion inside: joy bias, calm dampening, memory decay.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="The registry of models.", no_args_is_help=True)
+suites_app = typer.Typer(help="The prompt suites.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+app.add_typer(suites_app, name="suites")
+_err = Console(stderr=True)
+
+Models = Annotated[
+    str, typer.Option(help="Comma-separated names, Hub ids or local folders; default: the phantom panel.")
+]
+Suites = Annotated[str, typer.Option(help="Comma-separated names or folders; default: all shipped suites.")]
+Output = Annotated[Path, typer.Option(help="Folder for results/ and reports/.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
+Offline = Annotated[bool, typer.Option(help="Use the local cache only.")]
+RemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that a checkpoint brings along.")]
+Pickle = Annotated[bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors.")]
+
+
+class _Bars:
+    """Progress of the main job: one bar for the scan under way."""
+
+    def __init__(self) -> None:
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("tokens"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=_err,
+        )
+        self._task: Any = None
+
+    def start(self, task: str, tokens: int) -> None:
+        self._task = self.bars.add_task(task, total=tokens)
+
+    def advance(self, tokens: int) -> None:
+        self.bars.advance(self._task, tokens)
+
+    def message(self, text: str) -> None:
+        self.bars.console.print(text, highlight=False, markup=False)
+
+
+@app.command()
+def run(
+    models: Models = "",
+    suites: Suites = "",
+    output: Output = Path("."),
+    preset: Annotated[str, typer.Option(help="quick (8 scenarios a suite), standard (24), full (all).")] = "full",
+    limit: Annotated[int, typer.Option(help="Scenarios per trait suite; overrides the preset.", min=0)] = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    token_budget: Annotated[int, typer.Option(help="Tokens per forward pass.", min=16)] = 4096,
+    offline: Offline = False,
+    existing: Annotated[str, typer.Option(help="Stored results: skip, overwrite, error.")] = "skip",
+    trust_remote_code: RemoteCode = False,
+    allow_pickle: Pickle = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure models on suites and write the leaderboard. Resumable: what is stored is not measured again."""
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    from llmct_bench.benchmark import PRESETS
+    from llmct_bench.benchmark import run as run_job
+    from llmct_bench.models import LoadOptions
+
+    if preset not in PRESETS:
+        raise typer.BadParameter(f"{preset!r} is not one of {', '.join(PRESETS)}", param_hint="--preset")
+    if existing not in ("skip", "overwrite", "error"):
+        raise typer.BadParameter(f"{existing!r} is not one of skip, overwrite, error", param_hint="--existing")
+    failed: list[str] = []
+
+    def failure(name: str, error: LlmctError) -> None:
+        failed.append(name)
+        _err.print(f"error: {error}", style="red", highlight=False, markup=False)
+
+    bars = _Bars()
+    with bars.bars:
+        board = run_job(
+            _split(models) or None,
+            _split(suites) or None,
+            output,
+            limit=limit or PRESETS[preset],
+            options=LoadOptions(device, dtype, offline, trust_remote_code, allow_pickle),
+            existing=existing,  # type: ignore[arg-type]
+            budget=token_budget,
+            progress=bars,
+            on_failure=failure,
+        )
+    if as_json:
+        print(json.dumps(_board_json(board), allow_nan=False))
+    else:
+        _print_board(board)
+        print(f"\nleaderboard: {output / 'reports' / 'leaderboard.md'}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(output: Output = Path(".")) -> None:
+    """Write the leaderboard again from the stored results."""
+    from llmct_bench.benchmark import load_results
+    from llmct_bench.leaderboard import leaderboard
+
+    for path in leaderboard(load_results(output)).write(output / "reports"):
+        print(path)
+
+
+@models_app.command("list")
+def models_list(
+    family: Annotated[str, typer.Option(help="Family prefix, for example qwen.")] = "",
+    stage: Annotated[str, typer.Option(help="base, instruct, sft, dpo, rl.")] = "",
+    attention: Annotated[str, typer.Option(help="MHA, GQA, MQA, MLA, hybrid, recurrent.")] = "",
+    max_params: Annotated[float, typer.Option(help="Largest size in billions of parameters.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """List the registry."""
+    from llmct_bench.models.cards import find_models
+
+    cards = find_models(family, stage, attention, max_params)
+    if as_json:
+        print(json.dumps([_card_json(c) for c in cards]))
+        return
+    table = Table(box=None, header_style="bold")
+    for column in ("name", "size", "blocks", "width", "attention", "stage", "licence", "released"):
+        table.add_column(column, no_wrap=True)
+    for c in cards:
+        size = f"{c.params_b:g} B"
+        table.add_row(c.name, size, str(c.layers), str(c.d_model), c.attention, c.stage, c.licence, c.released)
+    Console().print(table)
+    print(f"{len(cards)} models")
+
+
+@models_app.command("show")
+def models_show(name: str, as_json: AsJson = False) -> None:
+    """Show one card, or the nearest names."""
+    from llmct_bench.models.cards import get_model
+
+    data = _card_json(get_model(name))
+    if as_json:
+        print(json.dumps(data))
+        return
+    for key, value in data.items():
+        if value not in ("", 0, None):
+            print(f"{key:12} {value}")
+
+
+@models_app.command("certify")
+def models_certify(
+    name: str,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    offline: Offline = False,
+    trust_remote_code: RemoteCode = False,
+    allow_pickle: Pickle = False,
+) -> None:
+    """Run the adapter certificate: measured errors beside tolerances."""
+    from llmct_bench.adapters import certify, load
+    from llmct_bench.models import LoadOptions
+
+    certificate = certify(load(name, LoadOptions(device, dtype, offline, trust_remote_code, allow_pickle)))
+    for check in certificate.checks:
+        print(f"{'passed' if check.passed else 'FAILED'}  {check.error:.2e} ≤ {check.tolerance:.0e}  {check.name}")
+    if not certificate.passed:
+        raise typer.Exit(1)
+
+
+@suites_app.command("list")
+def suites_list(as_json: AsJson = False) -> None:
+    """List the shipped suites."""
+    from llmct_bench.suites import get_suite, list_suites
+
+    rows = [_suite_json(get_suite(n)) for n in list_suites()]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table(box=None, header_style="bold")
+    for column in ("name", "version", "scenarios", "items", "readouts"):
+        table.add_column(column)
+    table.add_column("what for", overflow="fold")
+    for r in rows:
+        table.add_row(*(str(r[k]) for k in ("name", "version", "scenarios", "items", "readouts", "summary")))
+    Console().print(table)
+
+
+@suites_app.command("show")
+def suites_show(name: str, as_json: AsJson = False) -> None:
+    """Show a suite's card, counts and some items."""
+    from llmct_bench.suites import get_suite
+
+    suite = get_suite(name)
+    data = _suite_json(suite)
+    if as_json:
+        print(json.dumps(data))
+        return
+    for key, value in data.items():
+        print(f"{key:12} {value}")
+    step = max(len(suite.items) // 4, 1)
+    for item in suite.items[::step][:4]:
+        print(f"\n{item.id}")
+        for message in item.messages[-2:]:
+            print(f"  {message.role}: {message.content}")
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _card_json(card: Any) -> dict[str, Any]:
+    data = asdict(card)
+    phantom = data.pop("phantom")
+    return {**data, **({"planted": phantom} if phantom else {})}
+
+
+def _suite_json(suite: Any) -> dict[str, Any]:
+    return {
+        **suite.card.model_dump(),
+        "hash": suite.content_hash,
+        "scenarios": len(suite.scenarios),
+        "items": len(suite.items),
+        "readouts": sum(len(i.reads) for i in suite.items),
+    }
+
+
+def _board_json(board: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "trait": t.estimand.name,
+            "suite": t.suite,
+            "rows": [
+                {"model": r.model, "rank": r.rank, **{k: v for k, v in r.estimate.to_json().items() if k != "per_cluster"}}
+                for r in t.rows
+            ],
+        }
+        for t in board.tables
+    ]
+
+
+def _print_board(board: Any) -> None:
+    from llmct_bench.leaderboard.markdown import number
+
+    console = Console()
+    for t in board.tables:
+        table = Table(title=f"{t.estimand.title} ({t.estimand.unit})", title_justify="left", box=None)
+        for column in ("rank", "model", "estimate", "95 % CI", "planted"):
+            table.add_column(column, no_wrap=True)
+        for r in t.rows:
+            e, planted = r.estimate, number(r.truth)
+            if r.rank is None:
+                table.add_row("–", r.model, "invalid", e.reason, planted)
+                continue
+            span = f" [{r.rank_low}–{r.rank_high}]" if r.rank_low is not None else ""
+            interval = f"[{number(e.low)}, {number(e.high)}]"
+            table.add_row(f"{r.rank}{span}".replace("[", "\\["), r.model, number(e.estimate), interval.replace("[", "\\["), planted)
+        console.print(table)
+        console.print()
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"llmct-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+    """How language models process emotion inside: joy bias, calm dampening, memory decay."""
+
+
+def main() -> None:
+    """Entry point: errors that a user may cause are one line on stderr and exit code 1."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app()
+    except LlmctError as error:
+        _err.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        _err.print("interrupted: what is stored is kept; run the same command again to go on")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Figures of the leaderboard (seaborn on matplotlib), drawn the same way from the same results.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; models also differ by marker and order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from llmct_bench.errors import ResultError
+
+if TYPE_CHECKING:
+    from llmct_bench.leaderboard.board import Leaderboard, TraitTable
+
+EMOTION_COLOURS = {"joy": "#E69F00", "anger": "#D55E00", "sadness": "#0072B2", "calm": "#009E73"}
+_INK, _PLANTED, _INVALID = "#0072B2", "#D55E00", "#888888"
+_MARKERS = "osD^vP*Xhd<>p8"
+_STYLE = {
+    "svg.hashsalt": "llmct_bench",
+    "svg.fonttype": "path",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "axes.unicode_minus": True,
+}
+
+
+def draw_all(board: Leaderboard, folder: Path) -> list[Path]:
+    """Draw every figure that the results allow, as SVG and PNG. Raises ResultError when the disk refuses."""
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with mpl.rc_context(_STYLE), sns.axes_style("whitegrid", _STYLE):
+            for name, (_, draw) in FIGURES.items():
+                figure = draw(board)
+                if figure is None:
+                    continue
+                for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
+                    path = folder / f"{name}{suffix}"
+                    figure.savefig(path, dpi=150, metadata=metadata, bbox_inches="tight")
+                    written.append(path)
+                plt.close(figure)
+    except OSError as error:
+        raise ResultError(f"cannot write figures to {folder}: {error.strerror or error}") from error
+    finally:
+        plt.close("all")
+    return written
+
+
+def forest(board: Leaderboard) -> Figure | None:
+    """One panel a trait: estimates with 95 % intervals, planted values where they are known, the null as a line."""
+    tables = [t for t in board.tables if any(r.rank is not None for r in t.rows)]
+    if not tables:
+        return None
+    names = sorted({r.model for t in tables for r in t.rows})
+    columns = min(4, len(tables))
+    lines = math.ceil(len(tables) / columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(3.1 * columns + 1.2, lines * (0.27 * len(names) + 1.3)), sharey=True, squeeze=False
+    )
+    for ax, table in zip(axes.flat, tables, strict=False):
+        _forest_panel(ax, table, names)
+    for ax in axes.flat[len(tables) :]:
+        ax.set_visible(False)
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    for ax in axes.flat:
+        more = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        for text, handle in more.items():
+            if text not in labels:
+                labels.append(text)
+                handles.append(handle)
+    figure.legend(handles, labels, loc="upper center", ncols=4, frameon=False, bbox_to_anchor=(0.5, 0.0))
+    figure.tight_layout()
+    return figure
+
+
+def _forest_panel(ax: Any, table: TraitTable, names: list[str]) -> None:
+    ax.axvline(table.estimand.null if table.estimand.name != "half_life" else np.nan, color="black", lw=1, ls=":")
+    ticks = [_short(n) for n in names]
+    for row in table.rows:
+        y = names.index(row.model)
+        t = row.estimate
+        if row.rank is None:
+            ax.text(0.5, y, "invalid", transform=ax.get_yaxis_transform(), ha="center", va="center", color=_INVALID)
+        else:
+            low, high = (min(max(v, t.estimate - 1e6), t.estimate + 1e6) for v in (t.low, t.high))
+            ax.plot([low, high], [y, y], color=_INK, lw=2, solid_capstyle="butt", zorder=2)
+            ax.plot(t.estimate, y, "o", color=_INK, ms=5, zorder=3, label="estimate, 95 % interval")
+        if row.truth is not None and row.rank is not None:
+            ax.plot(row.truth, y, "D", mfc="none", mec=_PLANTED, ms=7, mew=1.5, zorder=4, label="planted")
+    ax.set_yticks(range(len(names)), ticks)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_title(table.estimand.title)
+    ax.set_xlabel(table.estimand.unit)
+    sns.despine(ax=ax, left=True)
+
+
+def layer_profile(board: Leaderboard) -> Figure | None:
+    """Separability by relative depth, one line a model, with the interval of each point."""
+    table = next((t for t in board.tables if t.estimand.name == "separability"), None)
+    rows = [r for r in table.rows if r.estimate.details.get("profile")] if table else []
+    if not rows:
+        return None
+    figure, ax = plt.subplots(figsize=(7.5, 4.2))
+    for i, (row, colour) in enumerate(zip(rows, _colours(len(rows)), strict=True)):
+        profile = np.array(
+            [[np.nan if v is None else float(v) for v in p] for p in row.estimate.details["profile"]], dtype=float
+        )
+        depth = np.linspace(0, 1, len(profile))
+        ax.fill_between(depth, profile[:, 1], profile[:, 2], color=colour, alpha=0.12, lw=0)
+        marker = _MARKERS[i % len(_MARKERS)]
+        ax.plot(depth, profile[:, 0], marker=marker, ms=5, color=colour, lw=1.6, label=_short(row.model))
+    ax.axhline(0, color="black", lw=1, ls=":")
+    ax.set_xlabel("relative depth")
+    ax.set_ylabel("separability d² (null 0)")
+    ax.set_title("Where the emotions come apart")
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    sns.despine(ax=ax)
+    return figure
+
+
+def retention_curves(board: Leaderboard) -> Figure | None:
+    """What is left of an opening's mood by lag, as a share of the first reading, with the interval of each lag."""
+    table = next((t for t in board.tables if t.estimand.name == "tail_retention"), None)
+    rows = [r for r in table.rows if r.rank is not None and r.estimate.details.get("curve")] if table else []
+    if not rows:
+        return None
+    figure, ax = plt.subplots(figsize=(7.5, 4.2))
+    for i, (row, colour) in enumerate(zip(rows, _colours(len(rows)), strict=True)):
+        curve = np.array(row.estimate.details["curve"], dtype=float)
+        scale = curve[0, 1]
+        marker = _MARKERS[i % len(_MARKERS)]
+        ax.fill_between(curve[:, 0], curve[:, 2] / scale, curve[:, 3] / scale, color=colour, alpha=0.12, lw=0)
+        ax.plot(curve[:, 0], curve[:, 1] / scale, marker=marker, ms=5, lw=1.6, color=colour, label=_short(row.model))
+    ax.axhline(0, color="black", lw=1, ls=":")
+    ax.set_xlabel("exchanges since the opening")
+    ax.set_ylabel("y(k) / y(0)")
+    ax.set_title("How long the mood of an opening stays")
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    sns.despine(ax=ax)
+    return figure
+
+
+def controls(board: Leaderboard) -> Figure | None:
+    """Why controls matter: a model without emotion, read raw and read corrected."""
+    name = "phantom/zero-emotion"
+    mine = {r.design: r for r in board.results if r.model["name"] == name}
+    if not {"circumplex", "retention"} <= set(mine) or not mine["retention"].raw.get("fading"):
+        return None
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.6))
+    fading = np.array(mine["retention"].raw["fading"])
+    left.plot(fading[:, 0], fading[:, 1], "o-", color=_INK)
+    left.set(xlabel="exchanges since the opening", ylabel="mean cosine with the emotions", title="Raw: it “fades” …")
+    left.set_ylim(min(0.6, fading[:, 1].min() - 0.05), 1.0)
+    backbone, default = mine["circumplex"].raw["backbone"], mine["circumplex"].raw["default"]
+    colours = [EMOTION_COLOURS[e] for e in default]
+    bars = middle.bar(list(default), [100 * v for v in default.values()], color=colours)
+    middle.bar_label(bars, [f"cos {backbone[e]:.2f}" for e in default], padding=2, fontsize=9)
+    middle.set(ylabel="nearest emotion, % of texts", title="… and has a “default” emotion", ylim=(0, 118))
+    tables = [t for t in board.tables if any(r.model == name for r in t.rows)]
+    for y, table in enumerate(tables):
+        t = next(r.estimate for r in table.rows if r.model == name)
+        right.text(-0.02, y, table.estimand.title, ha="right", va="center", transform=right.get_yaxis_transform())
+        if t.valid:
+            verdict = "significant" if t.significant else "no effect found"
+            text, colour = f"{t.estimate:+.2f} [{t.low:+.2f}, {t.high:+.2f}]: {verdict}", _INK
+        else:
+            text, colour = "invalid: there is nothing to measure", _INVALID
+        right.text(0.02, y, text, ha="left", va="center", color=colour, transform=right.get_yaxis_transform())
+    right.set(title="Corrected: nothing", xticks=[], yticks=[], ylim=(len(tables) - 0.5, -0.5))
+    for ax in (left, middle):
+        sns.despine(ax=ax)
+    sns.despine(ax=right, left=True, bottom=True)
+    right.grid(False)
+    figure.suptitle("A model with no emotion at all (phantom/zero-emotion)", y=1.03)
+    figure.tight_layout(w_pad=2)
+    return figure
+
+
+def _colours(n: int) -> list[Any]:
+    base = ["#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000"]
+    return base[:n] if n <= len(base) else list(sns.color_palette("viridis", n))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 28 else name[:27] + "…"
+
+
+Draw = Callable[["Leaderboard"], "Figure | None"]
+FIGURES: dict[str, tuple[str, Draw]] = {
+    "controls": ("Why controls matter: a model without emotion, raw and corrected", controls),
+    "forest": ("Estimates with 95 % intervals by trait", forest),
+    "layer-profile": ("Separability by relative depth", layer_profile),
+    "retention": ("Retention of an opening's mood", retention_curves),
+}

@@ -1,0 +1,65 @@
+"""The result of one model on one suite, as plain data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from llmct_bench.errors import ResultError
+from llmct_bench.traits import TraitEstimate
+
+#: Raised whenever the meaning of a stored number changes; older results are then measured again.
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ResultCard:
+    """Everything about one model on one suite except the scores themselves (`scores.parquet` beside it).
+
+    ``key`` is a hash of all that determines the content. ``fit`` says at which layer and on which reference the
+    scores were taken; ``raw`` are the seed-compatible numbers; ``left_out`` the readouts that did not fit.
+    """
+
+    key: str
+    model: dict[str, Any]
+    commit: str
+    suite: str
+    suite_hash: str
+    design: str
+    subset: str
+    n_readouts: int
+    n_scenarios: int
+    left_out: list[str]
+    fit: dict[str, Any]
+    traits: list[TraitEstimate]
+    raw: dict[str, Any]
+    certificate: list[dict[str, Any]]
+    run: dict[str, Any]
+    #: the planted values of a phantom, from its closed form; empty for everything else
+    truth: dict[str, float | None] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    schema: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """Indented JSON, strict (no NaN)."""
+        data = {**asdict(self), "traits": [t.to_json() for t in self.traits]}
+        return json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> ResultCard:
+        """Back from `to_json`. Raises ResultError on anything else."""
+        try:
+            data = json.loads(text)
+            traits = [TraitEstimate.from_json(t) for t in data.pop("traits")]
+            return ResultCard(**data, traits=traits)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ResultError(f"not a result card: {' '.join(str(error).split())[:120]}") from error
+
+
+def result_key(**determinants: str | int | float | bool) -> str:
+    """A hash of everything that determines the content of a result."""
+    text = json.dumps({"schema": SCHEMA_VERSION, **determinants}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -1,0 +1,109 @@
+"""Results on disk: ``ROOT/<model>/<revision>/<suite>@<version>/{card.json, scores.parquet}``.
+
+A result is written into a temporary folder beside its place and then renamed, so that a place either holds a
+whole result or none. `card.json` is the last file written: a folder without it is not a result.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from llmct_bench.affect import AffectFit, Scores, load_fit
+from llmct_bench.errors import ResultError
+from llmct_bench.results.schema import SCHEMA_VERSION, ResultCard
+
+_CARD, _SCORES, _FIT = "card.json", "scores.parquet", "fit.safetensors"
+
+
+@dataclass(frozen=True)
+class ResultStore:
+    """A folder of results."""
+
+    root: Path
+
+    def place(self, model: str, commit: str, suite: str) -> Path:
+        """Where a result lies."""
+        return self.root / _safe(model) / _safe(commit) / _safe(suite)
+
+    def find(self, model: str, commit: str, suite: str, key: str) -> ResultCard | None:
+        """The stored result with exactly this key; None where there is none, or one with another key or schema, or a
+        broken one (which is then measured again)."""
+        try:
+            card = ResultCard.from_json((self.place(model, commit, suite) / _CARD).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ResultError):
+            return None
+        return card if card.key == key and card.schema == SCHEMA_VERSION else None
+
+    def holds(self, model: str, commit: str, suite: str) -> bool:
+        """True where some result lies, whatever its key."""
+        return (self.place(model, commit, suite) / _CARD).is_file()
+
+    def save(self, card: ResultCard, scores: Scores | None, fit: AffectFit | None = None) -> Path:
+        """Write a result as a whole, replacing what lies there. Raises ResultError when the disk refuses."""
+        target = self.place(str(card.model["name"]), card.commit, card.suite)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        except OSError as error:
+            raise ResultError(f"cannot write results under {self.root}: {error.strerror}") from error
+        try:
+            if scores is not None:
+                _compact(scores.to_frame()).to_parquet(scratch / _SCORES, index=False)
+            if fit is not None:
+                fit.save(scratch / _FIT)
+            (scratch / _CARD).write_text(card.to_json(), encoding="utf-8")
+            _replace(scratch, target)
+        except OSError as error:
+            raise ResultError(f"cannot write {target}: {error.strerror or error}; nothing stored was lost") from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return target
+
+    def scores(self, card: ResultCard) -> Scores:
+        """The stored scores of a result."""
+        path = self.place(str(card.model["name"]), card.commit, card.suite) / _SCORES
+        if not path.is_file():
+            raise ResultError(f"{path} is missing: run the model on {card.suite} again")
+        frame = pd.read_parquet(path)
+        for column in frame.columns:
+            if isinstance(frame[column].dtype, pd.CategoricalDtype):
+                frame[column] = frame[column].astype(str)
+        return Scores.from_frame(frame)
+
+    def fit(self, model: str, commit: str, suite: str) -> AffectFit:
+        """The stored fit of a reference result."""
+        return load_fit(self.place(model, commit, suite) / _FIT)
+
+    def cards(self) -> Iterator[ResultCard]:
+        """All results, in the order of their paths. Raises ResultError naming a file that cannot be read."""
+        for path in sorted(self.root.glob(f"*/*/*/{_CARD}")):
+            try:
+                yield ResultCard.from_json(path.read_text(encoding="utf-8"))
+            except ResultError as error:
+                raise ResultError(f"{path}: {error}; delete the folder and run again") from error
+
+
+def _replace(scratch: Path, target: Path) -> None:
+    """Put ``scratch`` in the place of ``target``. A folder cannot be renamed over a full one, so the old result is
+    moved aside first; its card goes first of all, so that a kill in between leaves no half result behind."""
+    if target.exists():
+        (target / _CARD).unlink(missing_ok=True)
+        shutil.rmtree(target)
+    os.replace(scratch, target)
+
+
+def _compact(frame: pd.DataFrame) -> pd.DataFrame:
+    texts = [c for c in frame.columns if frame[c].dtype == object or pd.api.types.is_string_dtype(frame[c].dtype)]
+    return frame.astype(dict.fromkeys(texts, "category"))
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w.@~+-]+", "--", name).lstrip(".") or "model"

@@ -1,0 +1,30 @@
+"""Statistics on arrays: pure, vectorised functions that know nothing of models.
+
+The replicate is always the *cluster* (here: a scenario). Values are first reduced to one number per cluster.
+"""
+
+from llmct_bench.stats.clusters import cluster_means, cluster_t, jackknife_t, sign_flip
+from llmct_bench.stats.decay import DecayFit, fit_half_life
+from llmct_bench.stats.distances import crossnobis
+from llmct_bench.stats.equivalence import tost
+from llmct_bench.stats.intervals import MIN_CLUSTERS, Interval
+from llmct_bench.stats.multiplicity import benjamini_hochberg, holm
+from llmct_bench.stats.ranks import rank_intervals
+from llmct_bench.stats.ratio import fieller
+
+__all__ = [
+    "MIN_CLUSTERS",
+    "DecayFit",
+    "Interval",
+    "benjamini_hochberg",
+    "cluster_means",
+    "cluster_t",
+    "crossnobis",
+    "fieller",
+    "fit_half_life",
+    "holm",
+    "jackknife_t",
+    "rank_intervals",
+    "sign_flip",
+    "tost",
+]

@@ -1,0 +1,36 @@
+"""Traits: one declared estimand each. A new trait is one file and one entry here."""
+
+from llmct_bench.stats import MIN_CLUSTERS
+from llmct_bench.traits import dampening, joy_bias, memory_decay, neutral_offset, separability, shock_absorption
+from llmct_bench.traits.estimand import Estimand, Measurement, TraitEstimate, measure, no_estimate
+from llmct_bench.traits.raw import raw_summary
+
+ESTIMANDS: dict[str, Estimand] = {
+    e.name: e
+    for e in (
+        separability.ESTIMAND,
+        joy_bias.ESTIMAND,
+        neutral_offset.ESTIMAND,
+        dampening.ESTIMAND,
+        shock_absorption.ESTIMAND,
+        memory_decay.TAIL_RETENTION,
+        memory_decay.HALF_LIFE,
+    )
+}
+
+
+def estimate_all(measurement: Measurement, design: str) -> list[TraitEstimate]:
+    """Every trait that the design of a suite supports. Where fewer than `MIN_CLUSTERS` scenarios are left (because the
+    others did not fit into the model's context), all of them are invalid."""
+    scenarios = measurement.frame["scenario"].nunique()
+    if scenarios < MIN_CLUSTERS:
+        return unavailable(design, f"{scenarios} scenarios fit into the context, {MIN_CLUSTERS} are needed")
+    return [e.estimate(measurement) for e in ESTIMANDS.values() if e.design == design]
+
+
+def unavailable(design: str, reason: str) -> list[TraitEstimate]:
+    """Every trait of a design as invalid, for one reason."""
+    return [no_estimate(e.name, reason) for e in ESTIMANDS.values() if e.design == design]
+
+
+__all__ = ["ESTIMANDS", "Estimand", "Measurement", "TraitEstimate", "estimate_all", "measure", "raw_summary", "unavailable"]
