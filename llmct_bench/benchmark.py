@@ -202,8 +202,8 @@ class _Job:
             return {}
         vocabulary = self.model.tokenizer.get_vocab()
         words = sorted(vocabulary, key=lambda w: int(vocabulary[w]))
-        renders = (self.session.render(self.model, s) for s in (self.reference, suite))
-        true = planted(spec, words, *renders, suite.card.design)
+        reference, rendered = (self.session.render(self.model, s) for s in (self.reference, suite))
+        true = planted(spec, words, reference, rendered, suite.card.design)
         return {k: v if math.isfinite(v) else None for k, v in true.items()}
 
     def _key(self, suite: Suite) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from llmct_bench import __version__
@@ -52,17 +52,16 @@ class _Bars:
     def __init__(self) -> None:
         self.bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TextColumn("tokens"),
+            BarColumn(bar_width=16),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[total_text]}"),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
             console=_err,
         )
         self._task: Any = None
 
     def start(self, task: str, tokens: int) -> None:
-        self._task = self.bars.add_task(task, total=tokens)
+        self._task = self.bars.add_task(task, total=tokens, total_text=f"{tokens} tokens")
 
     def advance(self, tokens: int) -> None:
         self.bars.advance(self._task, tokens)
@@ -258,7 +257,11 @@ def _board_json(board: Any) -> list[dict[str, Any]]:
             "trait": t.estimand.name,
             "suite": t.suite,
             "rows": [
-                {"model": r.model, "rank": r.rank, **{k: v for k, v in r.estimate.to_json().items() if k != "per_cluster"}}
+                {
+                    "model": r.model,
+                    "rank": r.rank,
+                    **{k: v for k, v in r.estimate.to_json().items() if k != "per_cluster"},
+                }
                 for r in t.rows
             ],
         }
@@ -267,23 +270,22 @@ def _board_json(board: Any) -> list[dict[str, Any]]:
 
 
 def _print_board(board: Any) -> None:
+    from tabulate import tabulate
+
     from llmct_bench.leaderboard.markdown import number
 
-    console = Console()
     for t in board.tables:
-        table = Table(title=f"{t.estimand.title} ({t.estimand.unit})", title_justify="left", box=None)
-        for column in ("rank", "model", "estimate", "95 % CI", "planted"):
-            table.add_column(column, no_wrap=True)
+        rows = []
         for r in t.rows:
-            e, planted = r.estimate, number(r.truth)
-            if r.rank is None:
-                table.add_row("–", r.model, "invalid", e.reason, planted)
-                continue
+            e = r.estimate
             span = f" [{r.rank_low}–{r.rank_high}]" if r.rank_low is not None else ""
-            interval = f"[{number(e.low)}, {number(e.high)}]"
-            table.add_row(f"{r.rank}{span}".replace("[", "\\["), r.model, number(e.estimate), interval.replace("[", "\\["), planted)
-        console.print(table)
-        console.print()
+            interval = f"[{number(e.low)}, {number(e.high)}]" if e.valid else f"invalid: {e.reason}"
+            value = number(e.estimate) if e.valid else "–"
+            rows.append([f"{r.rank or '–'}{span}", r.model, value, interval, number(r.truth)])
+        planted = any(r.truth is not None for r in t.rows)
+        header = ["rank", "model", "estimate", "95 % CI", "planted"][: 5 if planted else 4]
+        print(f"\n{t.estimand.title} ({t.estimand.unit})")
+        print(tabulate([r[: len(header)] for r in rows], header, tablefmt="simple", disable_numparse=True))
 
 
 def _version(show: bool) -> None:
@@ -293,7 +295,9 @@ def _version(show: bool) -> None:
 
 
 @app.callback()
-def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
     """How language models process emotion inside: joy bias, calm dampening, memory decay."""
 
 

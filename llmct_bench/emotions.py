@@ -57,8 +57,4 @@ def lexicon() -> dict[str, LexiconEntry]:
 
 def words(emotion: str, intensity: int, use: str) -> list[str]:
     """The words of one cell of the lexicon, in file order."""
-    return [
-        e.word
-        for e in lexicon().values()
-        if (e.emotion, e.intensity, e.use) == (emotion, intensity, use)
-    ]
+    return [e.word for e in lexicon().values() if (e.emotion, e.intensity, e.use) == (emotion, intensity, use)]

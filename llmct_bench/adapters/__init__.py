@@ -4,4 +4,14 @@ from llmct_bench.adapters.adapter import Adapter, Point, resolve
 from llmct_bench.adapters.certificate import AdapterCertificate, Check
 from llmct_bench.adapters.loaded import LoadedModel, certify, load, wrap
 
-__all__ = ["Adapter", "AdapterCertificate", "Check", "LoadedModel", "Point", "certify", "load", "resolve", "wrap"]
+__all__ = [
+    "Adapter",
+    "AdapterCertificate",
+    "Check",
+    "LoadedModel",
+    "Point",
+    "certify",
+    "load",
+    "resolve",
+    "wrap",
+]

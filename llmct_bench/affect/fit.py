@@ -124,14 +124,18 @@ def fit_affect(states: States) -> AffectFit:
 
 
 def project(
-    array: NDArray[np.float32], index: pd.DataFrame, directions: NDArray[np.floating], offsets: Floats, roles: tuple[str, ...]
+    array: NDArray[np.float32],
+    index: pd.DataFrame,
+    directions: NDArray[np.floating],
+    offsets: Floats,
+    roles: tuple[str, ...],
 ) -> Floats:
     """Scores (n_readouts, n_points, n_scores) of states (n_readouts, n_points, d_model), in neutral SD."""
     unknown = set(index["role"]) - set(roles)
     if unknown:
         raise ModelError(f"no reference items in the role {', '.join(sorted(unknown))}")
     role = np.array([roles.index(r) for r in index["role"]])
-    return np.einsum("rpd,pkd->rpk", array, directions, dtype=np.float64) - offsets[role]
+    return np.asarray(np.einsum("rpd,pkd->rpk", array, directions, dtype=np.float64) - offsets[role])
 
 
 def _fit_point(

@@ -30,7 +30,12 @@ class LayerChoice:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {"point": self.point, "depth": self.depth, "localised": self.localised, "profile": self.profile}
+        return {
+            "point": self.point,
+            "depth": self.depth,
+            "localised": self.localised,
+            "profile": self.profile,
+        }
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> LayerChoice:

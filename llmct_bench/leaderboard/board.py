@@ -91,17 +91,19 @@ def label(result: ResultCard, commits: dict[str, set[str]]) -> str:
 def _table(estimand: Estimand, suite: str, found: list[tuple[str, TraitEstimate, float | None]]) -> TraitTable:
     valid = sorted((f for f in found if f[1].valid), key=lambda f: (-f[1].estimate, f[0]))
     invalid = sorted((f for f in found if not f[1].valid), key=lambda f: f[0])
-    adjusted = holm([f[1].p_value for f in valid]) if valid else []
+    adjusted = holm([f[1].p_value for f in valid]).tolist()
     intervals, shared = _ranks([f[1] for f in valid])
-    rows = [
-        Row(name, t, float(p), i + 1, *(map(int, intervals[i]) if intervals is not None else (None, None)), truth)
-        for i, ((name, t, truth), p) in enumerate(zip(valid, adjusted, strict=True))
-    ]
+    rows = []
+    for i, (name, t, truth) in enumerate(valid):
+        low, high = (None, None) if intervals is None else (int(intervals[i, 0]), int(intervals[i, 1]))
+        rows.append(Row(name, t, adjusted[i], i + 1, low, high, truth))
     rows += [Row(name, t, float("nan"), None, None, None, truth) for name, t, truth in invalid]
     return TraitTable(estimand, suite, tuple(rows), shared)
 
 
-def _ranks(estimates: list[TraitEstimate]) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None, int]:
+def _ranks(
+    estimates: list[TraitEstimate],
+) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None, int]:
     """Rank intervals from the scenarios that all ranked models share."""
     if len(estimates) < 2:
         return None, len(estimates[0].per_cluster) if estimates else 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EMOTION_COLOURS = {"joy": "#E69F00", "anger": "#D55E00", "sadness": "#0072B2", "calm": "#009E73"}
 _INK, _PLANTED, _INVALID = "#0072B2", "#D55E00", "#888888"
 _MARKERS = "osD^vP*Xhd<>p8"
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "svg.hashsalt": "llmct_bench",
     "svg.fonttype": "path",
     "font.size": 10,
@@ -40,7 +40,7 @@ def draw_all(board: Leaderboard, folder: Path) -> list[Path]:
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with mpl.rc_context(_STYLE), sns.axes_style("whitegrid", _STYLE):
+        with mpl.rc_context(cast(Any, _STYLE)), sns.axes_style("whitegrid", _STYLE):
             for name, (_, draw) in FIGURES.items():
                 figure = draw(board)
                 if figure is None:
@@ -66,20 +66,21 @@ def forest(board: Leaderboard) -> Figure | None:
     columns = min(4, len(tables))
     lines = math.ceil(len(tables) / columns)
     figure, axes = plt.subplots(
-        lines, columns, figsize=(3.1 * columns + 1.2, lines * (0.27 * len(names) + 1.3)), sharey=True, squeeze=False
+        lines,
+        columns,
+        figsize=(3.1 * columns + 1.2, lines * (0.27 * len(names) + 1.3)),
+        sharey=True,
+        squeeze=False,
     )
     for ax, table in zip(axes.flat, tables, strict=False):
         _forest_panel(ax, table, names)
     for ax in axes.flat[len(tables) :]:
         ax.set_visible(False)
-    handles, labels = axes.flat[0].get_legend_handles_labels()
+    legend: dict[str, Any] = {}
     for ax in axes.flat:
-        more = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-        for text, handle in more.items():
-            if text not in labels:
-                labels.append(text)
-                handles.append(handle)
-    figure.legend(handles, labels, loc="upper center", ncols=4, frameon=False, bbox_to_anchor=(0.5, 0.0))
+        handles, labels = ax.get_legend_handles_labels()
+        legend.update(zip(labels, handles, strict=True))
+    figure.legend(legend.values(), legend.keys(), loc="upper center", ncols=3, frameon=False, bbox_to_anchor=(0.5, 0.0))
     figure.tight_layout()
     return figure
 
@@ -91,7 +92,15 @@ def _forest_panel(ax: Any, table: TraitTable, names: list[str]) -> None:
         y = names.index(row.model)
         t = row.estimate
         if row.rank is None:
-            ax.text(0.5, y, "invalid", transform=ax.get_yaxis_transform(), ha="center", va="center", color=_INVALID)
+            ax.text(
+                0.98,
+                y,
+                "invalid",
+                transform=ax.get_yaxis_transform(),
+                ha="right",
+                va="center",
+                color=_INVALID,
+            )
         else:
             low, high = (min(max(v, t.estimate - 1e6), t.estimate + 1e6) for v in (t.low, t.high))
             ax.plot([low, high], [y, y], color=_INK, lw=2, solid_capstyle="butt", zorder=2)
@@ -114,7 +123,8 @@ def layer_profile(board: Leaderboard) -> Figure | None:
     figure, ax = plt.subplots(figsize=(7.5, 4.2))
     for i, (row, colour) in enumerate(zip(rows, _colours(len(rows)), strict=True)):
         profile = np.array(
-            [[np.nan if v is None else float(v) for v in p] for p in row.estimate.details["profile"]], dtype=float
+            [[np.nan if v is None else float(v) for v in p] for p in row.estimate.details["profile"]],
+            dtype=float,
         )
         depth = np.linspace(0, 1, len(profile))
         ax.fill_between(depth, profile[:, 1], profile[:, 2], color=colour, alpha=0.12, lw=0)
@@ -141,7 +151,15 @@ def retention_curves(board: Leaderboard) -> Figure | None:
         scale = curve[0, 1]
         marker = _MARKERS[i % len(_MARKERS)]
         ax.fill_between(curve[:, 0], curve[:, 2] / scale, curve[:, 3] / scale, color=colour, alpha=0.12, lw=0)
-        ax.plot(curve[:, 0], curve[:, 1] / scale, marker=marker, ms=5, lw=1.6, color=colour, label=_short(row.model))
+        ax.plot(
+            curve[:, 0],
+            curve[:, 1] / scale,
+            marker=marker,
+            ms=5,
+            lw=1.6,
+            color=colour,
+            label=_short(row.model),
+        )
     ax.axhline(0, color="black", lw=1, ls=":")
     ax.set_xlabel("exchanges since the opening")
     ax.set_ylabel("y(k) / y(0)")
@@ -160,7 +178,11 @@ def controls(board: Leaderboard) -> Figure | None:
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.6))
     fading = np.array(mine["retention"].raw["fading"])
     left.plot(fading[:, 0], fading[:, 1], "o-", color=_INK)
-    left.set(xlabel="exchanges since the opening", ylabel="mean cosine with the emotions", title="Raw: it “fades” …")
+    left.set(
+        xlabel="exchanges since the opening",
+        ylabel="mean cosine with the emotions",
+        title="Raw: it “fades” …",
+    )
     left.set_ylim(min(0.6, fading[:, 1].min() - 0.05), 1.0)
     backbone, default = mine["circumplex"].raw["backbone"], mine["circumplex"].raw["default"]
     colours = [EMOTION_COLOURS[e] for e in default]
@@ -173,7 +195,10 @@ def controls(board: Leaderboard) -> Figure | None:
         right.text(-0.02, y, table.estimand.title, ha="right", va="center", transform=right.get_yaxis_transform())
         if t.valid:
             verdict = "significant" if t.significant else "no effect found"
-            text, colour = f"{t.estimate:+.2f} [{t.low:+.2f}, {t.high:+.2f}]: {verdict}", _INK
+            text, colour = (
+                f"{t.estimate:+.2f} [{t.low:+.2f}, {t.high:+.2f}]: {verdict}".replace("-", "−"),
+                _INK,
+            )
         else:
             text, colour = "invalid: there is nothing to measure", _INVALID
         right.text(0.02, y, text, ha="left", va="center", color=colour, transform=right.get_yaxis_transform())
@@ -182,7 +207,7 @@ def controls(board: Leaderboard) -> Figure | None:
         sns.despine(ax=ax)
     sns.despine(ax=right, left=True, bottom=True)
     right.grid(False)
-    figure.suptitle("A model with no emotion at all (phantom/zero-emotion)", y=1.03)
+    figure.suptitle("A model with no emotion at all (phantom/zero-emotion)", fontsize=13)
     figure.tight_layout(w_pad=2)
     return figure
 

@@ -67,7 +67,18 @@ def _provenance(board: Leaderboard) -> str:
 def _trait(table: TraitTable) -> str:
     e = table.estimand
     truth = any(r.truth is not None for r in table.rows)
-    header = ["rank", "model", "estimate", "95 % CI", *(["planted"] if truth else []), "p", "d_z", "MDC95", "n", "note"]
+    header = [
+        "rank",
+        "model",
+        "estimate",
+        "95 % CI",
+        *(["planted"] if truth else []),
+        "p",
+        "d_z",
+        "MDC95",
+        "n",
+        "note",
+    ]
     rows = [_row(r, truth) for r in table.rows]
     lines = [
         f"## {e.title}\n",
@@ -86,7 +97,18 @@ def _row(row: Row, truth: bool) -> list[str]:
         rank += f" [{row.rank_low}–{row.rank_high}]"
     planted = [number(row.truth)] if truth else []
     if not t.valid:
-        return ["–", escape(row.model), "–", "–", *planted, "–", "–", "–", str(t.n_clusters), f"invalid: {escape(t.reason)}"]
+        return [
+            "–",
+            escape(row.model),
+            "–",
+            "–",
+            *planted,
+            "–",
+            "–",
+            "–",
+            str(t.n_clusters),
+            f"invalid: {escape(t.reason)}",
+        ]
     interval = f"[{number(t.low)}, {number(t.high)}]"
     return [
         rank,
@@ -137,7 +159,17 @@ def _models(board: Leaderboard) -> str:
             escape(m["name"]), escape(m.get("family") or "–"), size, shape, escape(m.get("attention") or "–"),
             escape(m.get("stage") or "–"), escape(r.commit[:12]), where, f"passed ({worst:.0e})",
         ])  # fmt: skip
-    header = ["model", "family", "size", "blocks × width", "attention", "stage", "commit", "layer (depth)", "certificate"]
+    header = [
+        "model",
+        "family",
+        "size",
+        "blocks × width",
+        "attention",
+        "stage",
+        "commit",
+        "layer (depth)",
+        "certificate",
+    ]
     return "## Models\n\n" + tabulate(rows, header, tablefmt="pipe", disable_numparse=True) + "\n"
 
 

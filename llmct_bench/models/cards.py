@@ -108,9 +108,7 @@ def get_model(name: str | PhantomSpec) -> ModelCard:
     raise UnknownName("model", name, cards)
 
 
-def find_models(
-    family: str = "", stage: str = "", attention: str = "", max_params_b: float = 0.0
-) -> list[ModelCard]:
+def find_models(family: str = "", stage: str = "", attention: str = "", max_params_b: float = 0.0) -> list[ModelCard]:
     """Cards that match all given filters (case-insensitive; family by prefix)."""
     return [
         c

@@ -47,13 +47,13 @@ def load_weights(card: ModelCard, options: LoadOptions) -> tuple[Any, Any, str]:
     }
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **common)
-        module = AutoModelForCausalLM.from_pretrained(
+        module: Any = AutoModelForCausalLM.from_pretrained(
             where, dtype=dtype, use_safetensors=None if options.allow_pickle else True, **common
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelError(f"{card.name}: {_reason(error, card, options)}") from error
     commit = getattr(module.config, "_commit_hash", None) or (_hash_folder(Path(where)) if card.path else "unknown")
-    return module.eval().to(device), tokenizer, commit
+    return module.to(device).eval(), tokenizer, commit
 
 
 @cache

@@ -96,9 +96,7 @@ def render_text(messages: tuple[Turn, ...], tokenizer: Any) -> str:
     if tokenizer.chat_template is None:
         return "".join(_PLAIN[m.role].format(m.content) for m in messages)
     try:
-        text = tokenizer.apply_chat_template(
-            [{"role": m.role, "content": m.content} for m in messages], tokenize=False
-        )
+        text = tokenizer.apply_chat_template([{"role": m.role, "content": m.content} for m in messages], tokenize=False)
     except TemplateError as error:
         raise ModelError(f"the chat template refuses a conversation of the suite: {error}") from error
     return str(text)

@@ -46,9 +46,7 @@ def cluster_t(per_cluster: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half, se, n)
 
 
-def jackknife_t(
-    statistic: Callable[[Floats], float], n_clusters: int, level: float = 0.95
-) -> tuple[Interval, Floats]:
+def jackknife_t(statistic: Callable[[Floats], float], n_clusters: int, level: float = 0.95) -> tuple[Interval, Floats]:
     """t interval of any statistic by the delete-one-cluster jackknife.
 
     ``statistic`` takes weights (n_clusters,) - ones for the estimate, a zero for the cluster that is left out -

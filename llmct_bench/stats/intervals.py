@@ -27,9 +27,7 @@ class Interval:
 
     def excludes(self, value: float) -> bool:
         """True when the interval exists and ``value`` lies outside of it."""
-        return (
-            not (math.isnan(self.low) or math.isnan(self.high)) and not self.low <= value <= self.high
-        )
+        return not (math.isnan(self.low) or math.isnan(self.high)) and not self.low <= value <= self.high
 
     def contains(self, value: float) -> bool:
         """True when the interval exists and ``value`` lies in it."""

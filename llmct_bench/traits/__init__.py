@@ -1,7 +1,14 @@
 """Traits: one declared estimand each. A new trait is one file and one entry here."""
 
 from llmct_bench.stats import MIN_CLUSTERS
-from llmct_bench.traits import dampening, joy_bias, memory_decay, neutral_offset, separability, shock_absorption
+from llmct_bench.traits import (
+    dampening,
+    joy_bias,
+    memory_decay,
+    neutral_offset,
+    separability,
+    shock_absorption,
+)
 from llmct_bench.traits.estimand import Estimand, Measurement, TraitEstimate, measure, no_estimate
 from llmct_bench.traits.raw import raw_summary
 
@@ -33,4 +40,13 @@ def unavailable(design: str, reason: str) -> list[TraitEstimate]:
     return [no_estimate(e.name, reason) for e in ESTIMANDS.values() if e.design == design]
 
 
-__all__ = ["ESTIMANDS", "Estimand", "Measurement", "TraitEstimate", "estimate_all", "measure", "raw_summary", "unavailable"]
+__all__ = [
+    "ESTIMANDS",
+    "Estimand",
+    "Measurement",
+    "TraitEstimate",
+    "estimate_all",
+    "measure",
+    "raw_summary",
+    "unavailable",
+]

@@ -151,6 +151,14 @@ def no_estimate(trait: str, reason: str) -> TraitEstimate:
     return TraitEstimate(trait, nan, nan, nan, nan, nan, nan, 0, False, reason)
 
 
+def complete(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the scenarios that still have every emotion x intensity cell (some items may not have fitted into
+    the context), so that the design stays balanced."""
+    wanted = frame.groupby(["emotion", "intensity"]).ngroups
+    cells = frame.drop_duplicates(["scenario", "emotion", "intensity"]).groupby("scenario").size()
+    return frame[frame["scenario"].isin(cells.index[cells == wanted])].reset_index(drop=True)
+
+
 def twinned(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """The rows that have a twin, with the twin's value (same item pair, same lag) subtracted from ``columns``. Rows
     whose twin was left out are left out too."""
@@ -177,6 +185,8 @@ def by_scenario(frame: pd.DataFrame, value: str, across: str) -> pd.DataFrame:
 def ratio_influence(numerator: ArrayLike, denominator: ArrayLike) -> Floats:
     """One value a cluster whose mean is the ratio of means: theta + (a - theta b) / mean(b)."""
     a, b = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
+    if len(a) == 0 or b.mean() == 0:
+        return np.full(a.shape, np.nan)
     theta = a.mean() / b.mean()
     return np.asarray(theta + (a - theta * b) / b.mean())
 

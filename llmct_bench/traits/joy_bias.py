@@ -7,27 +7,29 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from llmct_bench.affect import separability
 from llmct_bench.emotions import NAMES, NEUTRAL
-from llmct_bench.stats import jackknife_t
-from llmct_bench.traits.estimand import Estimand, Measurement, TraitEstimate, result
+from llmct_bench.stats import cluster_t, jackknife_t
+from llmct_bench.traits.estimand import Estimand, Measurement, TraitEstimate, complete, result
 
 NAME = "joy_bias"
 FOLDS = 5
+#: Near chance the class whose centroid lies nearest to the middle is chosen too often (hubness), whatever the model
+#: feels; a bias is only given where accuracy is surely above this multiple of chance.
+ENOUGH = 1.25
 
 Floats = NDArray[np.float64]
 
 
 def estimate(m: Measurement) -> TraitEstimate:
     """Bias of nearest-centroid decisions towards joy, cross-fitted over scenarios."""
-    frame = m.frame
+    frame = complete(m.frame)
     p = frame[list(NAMES)].to_numpy()
     chosen = decide(p, frame)
     emotional = frame["emotion"].isin(NAMES).to_numpy()
     scenarios = sorted(frame["scenario"].unique())
     table = confusion(chosen[emotional], frame[emotional], scenarios)
     interval, pseudo = jackknife_t(lambda w: bias(np.tensordot(w, table, 1)), len(scenarios))
-    apart = separability(p, frame)
+    right = cluster_t(np.trace(table, axis1=1, axis2=2) / table.sum(axis=(1, 2)))
     cells = frame[emotional].groupby(["emotion", "intensity"]).size()
     neutral = chosen[(frame["emotion"] == NEUTRAL).to_numpy()]
     share = [float(np.mean(neutral == k)) for k in range(len(NAMES))] if len(neutral) else []
@@ -40,12 +42,15 @@ def estimate(m: Measurement) -> TraitEstimate:
         interval.p_value(0.0),
         (
             "" if cells.nunique() == 1 else "emotions and intensities are not balanced",
-            "" if apart.low > 0 else "the emotions cannot be told apart, so decisions carry no bias",
+            ""
+            if right.low > ENOUGH / len(NAMES)
+            else "the emotions are hardly told apart: decisions near chance lean anyhow",
         ),
         {
             "default_share": dict(zip(NAMES, share, strict=False)),
             "confusion": table.sum(axis=0).tolist(),
-            "accuracy": float(np.trace(table.sum(axis=0)) / table.sum()),
+            "accuracy": right.estimate,
+            "accuracy_low": right.low,
         },
     )
 
@@ -108,8 +113,12 @@ ESTIMAND = Estimand(
     range="(−∞, ∞)",
     null=0.0,
     meaning="+ : items, weak ones above all, fall to joy more often than to the other emotions",
-    controls=("origin-free: a constant on every state cancels", "centroids from other scenarios", "equal priors"),
-    validity=("emotions and intensities balanced", "the emotions can be told apart"),
+    controls=(
+        "origin-free: a constant on every state cancels",
+        "centroids from other scenarios",
+        "equal priors",
+    ),
+    validity=("emotions and intensities balanced", "accuracy of the decisions surely above 1.25 × chance"),
     sources=("Macmillan & Creelman 2005", "Hautus 1995 doi:10.3758/BF03203619"),
     estimate=estimate,
 )

@@ -22,7 +22,9 @@ from llmct_bench.traits.estimand import (
     twinned,
 )
 
-TAIL = 8
+#: The tail is what is left after so many exchanges, observed up to the last one; a model whose context ends before
+#: that is not compared on a shorter tail.
+TAIL, LAST = 8, 16
 #: Half-lives outside of the lags that were observed are only known to lie outside.
 SHORTEST, LONGEST = 1.0, 24.0
 
@@ -40,9 +42,10 @@ def curve(m: Measurement) -> pd.DataFrame:
 def tail_retention(m: Measurement) -> TraitEstimate:
     """mean of y(k >= 8) / y(0)."""
     y = curve(m)
-    late = [k for k in y.columns if k >= TAIL]
-    if not late or 0 not in y.columns:
-        return no_estimate("tail_retention", f"no readouts at lags of {TAIL} and more fit into the context")
+    lags = [int(k) for k in y.columns]
+    late = [k for k in lags if k >= TAIL]
+    if 0 not in lags or max(late, default=0) < LAST:
+        return no_estimate("tail_retention", f"the lags to {LAST} do not fit into the context")
     tail, start = y[late].mean(axis=1), y[0]
     opening = cluster_t(start)
     return result(
@@ -60,10 +63,10 @@ def tail_retention(m: Measurement) -> TraitEstimate:
 def half_life(m: Measurement) -> TraitEstimate:
     """Half-life in exchanges of an exponential through y(k >= 1): lag 0 is reading, not memory."""
     y = curve(m)
-    lags = np.array([k for k in y.columns if k >= 1], dtype=np.float64)
-    if len(lags) < 4:
-        return no_estimate("half_life", "fewer than 4 lags fit into the context")
-    data = y[list(lags)].to_numpy()
+    lags = np.array([int(k) for k in y.columns if int(k) >= 1], dtype=np.float64)
+    if max(lags, default=0) < LAST:
+        return no_estimate("half_life", f"the lags to {LAST} do not fit into the context")
+    data = y[list(lags)].to_numpy(np.float64)
     log_h, pseudo = jackknife_t(lambda w: float(np.log(fit_half_life(lags, w @ data / w.sum()).half_life)), len(data))
     estimate, low, high = (float(np.exp(np.clip(v, -50, 50))) for v in (log_h.estimate, log_h.low, log_h.high))
     interval = Interval(_censor(estimate), _censor(low), _censor(high), log_h.se, log_h.n_clusters)
@@ -79,7 +82,11 @@ def half_life(m: Measurement) -> TraitEstimate:
         ("" if remembered.low > 0 else "no emotion is left after the opening, so no half-life",),
         {
             "curve": _curve(y),
-            "censored": "" if SHORTEST < estimate < LONGEST else f"< {SHORTEST:g}" if estimate <= SHORTEST else f"> {LONGEST:g}",
+            "censored": ""
+            if SHORTEST < estimate < LONGEST
+            else f"< {SHORTEST:g}"
+            if estimate <= SHORTEST
+            else f"> {LONGEST:g}",
             "tokens": _in_tokens(m),
             "log_se": log_h.se,
         },
@@ -119,7 +126,7 @@ TAIL_RETENTION = Estimand(
     unit="share",
     range="(−∞, ∞)",
     null=0.0,
-    meaning="1: all of the opening's mood is still there after eight exchanges; 0: gone",
+    meaning="1: after eight exchanges the mood is as strong as it was on average while the opening was read; 0: gone",
     controls=("length-matched neutral opening", "identical fillers", "short and long fillers crossed"),
     validity=("the effect of the opening at lag 0 lies above 0",),
     sources=("Fieller 1954",),

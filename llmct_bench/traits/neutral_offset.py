@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from llmct_bench.emotions import BY_NAME, NAMES
 from llmct_bench.stats import cluster_t, fieller, sign_flip
-from llmct_bench.traits.estimand import Estimand, Measurement, TraitEstimate, ratio_influence, result
+from llmct_bench.traits.estimand import Estimand, Measurement, TraitEstimate, complete, ratio_influence, result
 
 NAME = "neutral_offset"
 
 
 def estimate(m: Measurement) -> TraitEstimate:
     """Offset of the neutral items in units of designed intensity, one line per scenario."""
-    frame = m.frame.copy()
+    frame = complete(m.frame)
     frame["design"] = frame["intensity"] * frame["emotion"].map({e: BY_NAME[e].valence for e in NAMES}).fillna(0)
     emotional = frame[frame["emotion"].isin(NAMES)]
     by = emotional["scenario"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from llmct_bench.affect import class_means, noise_precision
 from llmct_bench.emotions import NAMES
 from llmct_bench.stats import crossnobis, jackknife_t
-from llmct_bench.traits.estimand import Estimand, Measurement, TraitEstimate, result
+from llmct_bench.traits.estimand import Estimand, Measurement, TraitEstimate, complete, result
 
 NAME = "separability"
 
 
 def estimate(m: Measurement) -> TraitEstimate:
     """Crossnobis d2 between the emotions at the chosen layer."""
-    frame = m.frame
+    frame = complete(m.frame)
     p = frame[list(NAMES)].to_numpy()
     means, scenarios = class_means(p, frame)
     precision = noise_precision(p, frame)

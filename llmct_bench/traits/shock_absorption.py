@@ -61,7 +61,11 @@ ESTIMAND = Estimand(
     range="(−∞, ∞)",
     null=0.0,
     meaning="+ : a calm conversation softens the same shock",
-    controls=("no-shock twin in the same context", "length-matched contexts", "arousing contexts of both signs"),
+    controls=(
+        "no-shock twin in the same context",
+        "length-matched contexts",
+        "arousing contexts of both signs",
+    ),
     validity=("response after neutral contexts above 0", "the response grows with the dose"),
     sources=("difference in differences",),
     estimate=estimate,

@@ -39,7 +39,7 @@ def config(vocab_size: int) -> Qwen2Config:
         num_hidden_layers=m.N_LAYERS,
         num_attention_heads=_HEADS,
         num_key_value_heads=_HEADS,
-        head_dim=_HEAD,
+        head_dim=_HEAD,  # type: ignore[call-arg]
         max_position_embeddings=4096,
         rope_parameters={"rope_type": "default", "rope_theta": base},
         rms_norm_eps=1e-12,
@@ -49,12 +49,12 @@ def config(vocab_size: int) -> Qwen2Config:
     )
 
 
-def build(spec: PhantomSpec, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    """The compiled model, float32, in evaluation mode."""
+def build(spec: PhantomSpec, tokenizer: PreTrainedTokenizerFast) -> Any:
+    """The compiled `Qwen2ForCausalLM`, float32, in evaluation mode."""
     vocab = tokenizer.get_vocab()
     words = sorted(vocab, key=lambda w: vocab[w])
     with torch.device("meta"):
-        model = Qwen2ForCausalLM(config(len(words)))
+        model: Any = Qwen2ForCausalLM(config(len(words)))
     model.to_empty(device="cpu")
     model.model.rotary_emb = type(model.model.rotary_emb)(model.config)  # its buffer is computed, not loaded
     with torch.no_grad():
@@ -79,7 +79,7 @@ def _feature(row: Floats) -> Floats:
 
 
 def _unit(coordinate: int) -> Floats:
-    return np.eye(m.D_MODEL)[coordinate]
+    return np.asarray(np.eye(m.D_MODEL)[coordinate])
 
 
 def _embedding(spec: PhantomSpec, words: list[str]) -> Floats:
@@ -141,7 +141,7 @@ def _read(layer: Any, spec: PhantomSpec, bos: Floats) -> None:
     k_bias[gist + sine] = -slope / m.GIST_LENGTH
     for i in range(len(d.topic)):
         value[gist + i] = _feature(d.topic[i]) / _SCALE
-        out[:, gist + i] = _feature(d.gist[i])
+        out[:, gist + i] = m.GIST_AMPLITUDE * _feature(d.gist[i])
 
     # drift: the share of the attention that the beginning still gets
     key[drift + cosine, m.SINK] = unit * m.DRIFT_SCORE / sink
@@ -170,7 +170,7 @@ def _mlp(mlp: Any, neurons: list[Neuron]) -> None:
 
 
 def _constant(value: float) -> Floats:
-    return _unit(m.ROGUE) * (value / _ONE)
+    return np.asarray(_unit(m.ROGUE) * (value / _ONE))
 
 
 def _linear(read: Floats, write: Floats) -> list[Neuron]:

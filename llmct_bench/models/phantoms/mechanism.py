@@ -36,7 +36,8 @@ MEMORY_AMPLITUDE = 0.1  # that gives the phantoms a layer profile
 SHARP = 40.0  # slope of the gates
 CALM_FULL = 1.5  # lexicon units of calm in memory at which the shock absorber is fully on
 SILENT = 5  # letters; words up to this length are function words, near enough
-COUPLING = 8.0  # how strongly the gist of the conversation colours a word: the noise on the emotion axes
+GIST_AMPLITUDE = 2.0  # the gist is what the end of a text still says about its topic
+COUPLING = 4.0  # how strongly the gist of the conversation colours a word: the noise on the emotion axes
 LEVEL_FULL = 2.5  # lexicon units of emotion in memory at which the default mood is fully off
 
 
@@ -57,7 +58,14 @@ def directions() -> Directions:
     """The planted directions: rows of a Hadamard matrix, so that none is aligned with a coordinate."""
     rows = hadamard(FEATURES).astype(np.float64) / np.sqrt(FEATURES)
     k = len(NAMES)
-    return Directions(rows[1 : 1 + k], rows[1 + k : 1 + 2 * k], rows[1 + 2 * k : 1 + 3 * k], rows[17:21], rows[21:25], rows[25:29])
+    return Directions(
+        rows[1 : 1 + k],
+        rows[1 + k : 1 + 2 * k],
+        rows[1 + 2 * k : 1 + 3 * k],
+        rows[17:21],
+        rows[21:25],
+        rows[25:29],
+    )
 
 
 def loads(words: list[str], gain: float) -> Floats:

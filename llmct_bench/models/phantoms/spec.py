@@ -35,11 +35,11 @@ class PhantomSpec:
     #: length of the topic part of a word's vector: what neutral text varies in most
     topic: float = 2.6
     #: the constant rogue dimension at the last point
-    rogue: float = 8.0
+    rogue: float = 4.5
     #: size of the common mean that fades with position
-    drift: float = 10.0
-    #: offset between user and assistant turns
-    role_offset: float = 4.0
+    drift: float = 4.0
+    #: offset between user and assistant turns; the role's mechanisms read it, so it must be positive
+    role_offset: float = 2.0
     #: seeds the word vectors
     seed: int = 0
 
@@ -52,7 +52,7 @@ class PhantomSpec:
 PANEL: tuple[PhantomSpec, ...] = (
     PhantomSpec("zero-emotion", "no emotion at all: mean, rogue dimension, drift, role, noise", gain=0.0, seed=1),
     PhantomSpec("neutral", "reads and remembers emotion, without any bias", seed=2),
-    PhantomSpec("tinted", "a constant joy on every state: only raw cosine may notice", tint=4.0, seed=3),
+    PhantomSpec("tinted", "a constant joy on every state: only raw cosine may notice", tint=3.0, seed=3),
     PhantomSpec("joyful", "default mood joy", default_joy=2.0, seed=4),
     PhantomSpec("gloomy", "default mood sadness", default_sadness=2.0, seed=5),
     PhantomSpec("dampened", "responds with 40 % of the strength as assistant", role_gain=0.4, seed=6),
@@ -61,6 +61,10 @@ PANEL: tuple[PhantomSpec, ...] = (
     PhantomSpec("forgetful", "half-life of 50 tokens", memory=72.0, seed=9),
     PhantomSpec("faithful", "half-life of 500 tokens", memory=721.0, seed=10),
     PhantomSpec(
-        "persona", "joyful and dampened as assistant, neutral as user", persona_joy=1.0, role_gain=0.7, seed=11
+        "persona",
+        "joyful and dampened as assistant, neutral as user",
+        persona_joy=1.0,
+        role_gain=0.7,
+        seed=11,
     ),
 )

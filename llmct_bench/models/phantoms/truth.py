@@ -26,7 +26,7 @@ def memory(load: Floats, spec: PhantomSpec) -> Floats:
     weight = np.where(distance >= 0, np.exp(-np.sin(m.THETA * distance) / (m.THETA * spec.memory)), 0.0)
     weight[:, 0] = np.exp(m.SINK_SCORE * np.cos(m.THETA * t))
     share = weight / weight.sum(axis=1, keepdims=True)
-    return np.exp(m.SINK_SCORE) * (share[:, 1:] @ load[1:])
+    return np.asarray(np.exp(m.SINK_SCORE) * (share[:, 1:] @ load[1:]))
 
 
 def axis_states(load: Floats, assistant: NDArray[np.bool_], spec: PhantomSpec) -> Floats:
@@ -56,5 +56,5 @@ def axis_noise(vectors: Floats, spec: PhantomSpec) -> Floats:
     t = np.arange(len(vectors))
     distance = t[:, None] - t[None, :]
     weight = np.where(distance >= 0, np.exp(-np.sin(m.THETA * distance) / (m.THETA * m.GIST_LENGTH)), 0.0)
-    gist = weight / weight.sum(axis=1, keepdims=True) @ (vectors @ d.topic.T)
+    gist = m.GIST_AMPLITUDE * weight / weight.sum(axis=1, keepdims=True) @ (vectors @ d.topic.T)
     return np.asarray(m.COUPLING * gist * (vectors @ d.colour.T))
