@@ -47,13 +47,14 @@ def reference(parts: dict[str, list[Part]]) -> Iterator[Item]:
     templates = parts["templates"]
     for t, topic in enumerate(parts["topics"]):
         split = "dev" if t % 3 == 2 else "fit"
+        rank = t // 3 if split == "dev" else t - t // 3  # among the topics of the split
         rows: list[tuple[str, int, int, str]] = []
         for level in (1, 2, 3):
             for emotion in NAMES:
                 cell = words(emotion, level, "reference")
                 choice = cell[:4] if split == "fit" else cell[4:]
-                word = choice[(t + t // 3 + level) % len(choice)]
-                rows.append((emotion, level, (t + level) % len(templates), word))
+                word = choice[(rank + rank // len(templates) + level) % len(choice)]
+                rows.append((emotion, level, (rank + level) % len(templates), word))
         for f in range(len(templates)):
             for k in range(2):
                 word = NEUTRAL_WORDS[(t + f + 2 * k) % len(NEUTRAL_WORDS)]
@@ -123,7 +124,7 @@ def retention(parts: dict[str, list[Part]]) -> Iterator[Item]:
     of its own (a stride of 5 through the bank), so that no filler sits at one lag."""
     fillers = parts["fillers"]
     for e, part in enumerate(parts["episodes"]):
-        order = [fillers[(2 * e + 5 * k) % len(fillers)] for k in range(1, max(LAGS) + 1)]
+        order = [fillers[(7 * e + 5 * k) % len(fillers)] for k in range(1, max(LAGS) + 1)]
         for length in ("short", "long"):
             stem = f"{part['scenario']}/{length}"
             for opening in (NEUTRAL, "emotional"):

@@ -1,0 +1,125 @@
+"""A small Hugging Face Hub on loopback, for tests: folders on disk become repositories."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import parse_qs, unquote, urlsplit
+
+
+class Hub:
+    """Serves ``root/models/OWNER/NAME`` and ``root/datasets/OWNER/NAME`` while it is open.
+
+    ``gated`` are ids whose files are refused as the real Hub refuses them without a login; ``requests`` is the
+    log of what was asked, for example ``GET /Qwen/Qwen3/resolve/main/config.json``.
+    """
+
+    def __init__(self, root: Path, gated: tuple[str, ...] = ()) -> None:
+        self.root, self.gated, self.requests = root, gated, list[str]()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"hub": self}))
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Hub:
+        Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop serving; stopping twice does no harm."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def commit(self, kind: str, repo: str) -> str:
+        """The commit of a repository: 40 hex digits that change with its content."""
+        digest = hashlib.sha1()
+        for file in _files(self.root / kind / repo):
+            digest.update(file.name.encode() + file.read_bytes())
+        return digest.hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        self.body = self.rfile.read(length).decode()
+        path = unquote(urlsplit(self.path).path).strip("/")
+        self.hub.requests.append(f"{self.command} /{path}")
+        api = path.startswith("api/")
+        parts = path.removeprefix("api/").split("/")
+        kind = parts.pop(0) if parts[0] in ("models", "datasets") else "models"
+        repo, rest = "/".join(parts[:2]), parts[2:]
+        self.folder = self.hub.root / kind / repo
+        if len(parts) < 2 or not self.folder.is_dir():
+            return self._refuse(404, "RepoNotFound", "Repository Not Found")
+        self.commit = self.hub.commit(kind, repo)
+        if len(rest) > 1 and rest[1] not in ("main", self.commit):
+            return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {rest[1]}")
+        if api:
+            return self._answer_api(repo, rest)
+        if repo in self.hub.gated:
+            return self._refuse(403, "GatedRepo", "Access to this repository is restricted")
+        return self._file(self.folder / "/".join(rest[2:]))
+
+    do_HEAD = do_POST = do_GET
+
+    def _answer_api(self, repo: str, rest: list[str]) -> None:
+        what = rest[0] if rest else "revision"
+        if what == "revision":
+            siblings = [{"rfilename": p.relative_to(self.folder).as_posix()} for p in _files(self.folder)]
+            info = {"id": repo, "sha": self.commit, "siblings": siblings, "tags": [], "private": False}
+            return self._json({**info, "gated": "auto" if repo in self.hub.gated else False, "disabled": False})
+        if what == "tree":
+            top = self.folder / "/".join(rest[2:])
+            if not top.is_dir():
+                return self._refuse(404, "EntryNotFound", "Entry Not Found")
+            deep = parse_qs(urlsplit(self.path).query).get("recursive", ["false"])[0].lower() in ("true", "1")
+            return self._json([self._entry(p) for p in sorted(top.rglob("*") if deep else top.iterdir())])
+        if what == "paths-info":
+            asked = json.loads(self.body)["paths"] if self.body[:1] == "{" else parse_qs(self.body)["paths"]
+            found = (self.folder / p for p in asked)
+            return self._json([self._entry(p) for p in found if p.exists()])
+        return self._refuse(404, "EntryNotFound", "Entry Not Found")
+
+    def _entry(self, path: Path) -> dict[str, object]:
+        name = path.relative_to(self.folder).as_posix()
+        if path.is_dir():
+            return {"type": "directory", "path": name, "size": 0, "oid": hashlib.sha1(name.encode()).hexdigest()}
+        return {"type": "file", "path": name, "size": path.stat().st_size, "oid": _etag(path)}
+
+    def _file(self, path: Path) -> None:
+        if not path.is_file():
+            return self._refuse(404, "EntryNotFound", "Entry Not Found")
+        data = path.read_bytes()
+        return self._send(200, data, {"ETag": f'"{_etag(path)}"', "X-Repo-Commit": self.commit})
+
+    def _json(self, data: object) -> None:
+        self._send(200, json.dumps(data).encode(), {"Content-Type": "application/json"})
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        self._send(status, b"", {"X-Error-Code": code, "X-Error-Message": message})
+
+    def _send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet: `Hub.requests` is the log."""
+
+
+def _etag(path: Path) -> str:
+    return hashlib.sha1(path.read_bytes()).hexdigest()

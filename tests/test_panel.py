@@ -1,0 +1,112 @@
+"""The main job on the phantom panel: are the planted truths recovered, end to end, through real forward passes?"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmct_bench.adapters import load
+from llmct_bench.benchmark import Session, evaluate
+from llmct_bench.models import PANEL, get_model
+from llmct_bench.results import ResultCard
+from llmct_bench.suites import get_suite
+from llmct_bench.traits import ESTIMANDS, TraitEstimate
+
+Panel = tuple[Path, list[ResultCard]]
+ZERO = "phantom/zero-emotion"
+
+
+def cells(panel: Panel) -> dict[tuple[str, str], tuple[TraitEstimate, float | None]]:
+    return {(str(r.model["name"]), t.trait): (t, r.truth.get(t.trait)) for r in panel[1] for t in r.traits}
+
+
+def test_planted_truths_lie_in_the_intervals(panel: Panel) -> None:
+    """Every valid trait x phantom cell with a truth: at least 90 % of the 95 % intervals hold it."""
+    judged = [t.low <= truth <= t.high for t, truth in cells(panel).values() if t.valid and truth is not None]
+    assert len(judged) >= 7 * (len(PANEL) - 1)
+    assert np.mean(judged) >= 0.9
+
+
+def test_every_trait_is_measured_on_every_phantom_with_emotion(panel: Panel) -> None:
+    for (model, trait), (estimate, truth) in cells(panel).items():
+        if model != ZERO:
+            assert estimate.valid, (model, trait, estimate.reason)
+            assert truth is not None, (model, trait)
+
+
+def concordance(pairs: list[tuple[float, float]], apart: float) -> float:
+    """Kendall's tau over the pairs whose planted values differ by more than ``apart``."""
+    signs = [
+        np.sign((a[0] - b[0]) * (a[1] - b[1])) for a, b in itertools.combinations(pairs, 2) if abs(a[0] - b[0]) > apart
+    ]
+    return float(np.mean(signs))
+
+
+@pytest.mark.parametrize(("trait", "knob"), [("half_life", "memory"), ("dampening", "role_gain"), ("joy_bias", "mood")])
+def test_rankings_by_planted_knob_are_recovered(panel: Panel, trait: str, knob: str) -> None:
+    """Kendall's tau between knob and estimate over all pairs of phantoms that differ in the knob."""
+    sign = -1.0 if knob == "role_gain" else 1.0
+    found = cells(panel)
+    pairs = []
+    for spec in PANEL:
+        estimate = found[f"phantom/{spec.name}", trait][0]
+        if estimate.valid:
+            planted = spec.default_joy - spec.default_sadness if knob == "mood" else getattr(spec, knob)
+            pairs.append((sign * planted, estimate.estimate))
+    assert concordance(pairs, 1e-9) >= 0.9
+
+
+def test_zero_emotion_shows_artefacts_raw_and_nothing_corrected(panel: Panel) -> None:
+    """Raw: cosine >= .75 to every emotion, fading, one default emotion. Corrected: null or invalid throughout."""
+    mine = {r.design: r for r in panel[1] if r.model["name"] == ZERO}
+    for design in ("circumplex", "shock", "retention"):
+        assert min(mine[design].raw["backbone"].values()) >= 0.75
+    fading = mine["retention"].raw["fading"]
+    assert fading[0][1] - fading[-1][1] > 0.1
+    assert max(mine["circumplex"].raw["default"].values()) > 0.5
+    assert abs(mine["shock"].raw["role_gap"]) > 0.02
+    estimates = [t for r in mine.values() for t in r.traits]
+    assert len(estimates) == len(ESTIMANDS)
+    assert not any(t.significant for t in estimates)
+
+
+def test_tint_moves_raw_cosine_and_nothing_else(panel: Panel) -> None:
+    """A constant joy on every state is invisible to every corrected trait and visible to raw cosine."""
+    plain = dataclasses.replace(next(s for s in PANEL if s.name == "neutral"), name="plain")
+    tinted = dataclasses.replace(plain, name="tinted-twin", tint=3.0)
+    session = Session()
+    suites = [get_suite(n).limited(8) for n in ("circumplex", "shock", "retention")]
+    a, b = (evaluate(load(get_model(s)), suites, session=session) for s in (plain, tinted))
+    for one, two in zip(a[1:], b[1:], strict=True):
+        for s, t in zip(one.traits, two.traits, strict=True):
+            assert s.valid == t.valid
+            assert math.isclose(s.estimate, t.estimate, rel_tol=2e-3, abs_tol=2e-3), s.trait
+    raw = [r[1].raw["backbone"] for r in (a, b)]
+    assert raw[1]["joy"] - raw[0]["joy"] > 0.02
+
+
+def test_zero_emotion_seeds_are_not_significant_beyond_the_nominal_rate() -> None:
+    """Twelve zero-emotion phantoms with other words: at most 2 of 12 separability tests reject
+    (P(> 2 | 12, .05) = .02)."""
+    session, suites = Session(), [get_suite("circumplex")]
+    rejected = 0
+    for seed in range(300, 312):
+        spec = dataclasses.replace(PANEL[0], seed=seed)
+        (estimate,) = (
+            t for t in evaluate(load(get_model(spec)), suites, session=session)[1].traits if t.trait == "separability"
+        )
+        rejected += estimate.significant
+    assert rejected <= 2
+
+
+def test_results_do_not_depend_on_the_token_budget(panel: Panel) -> None:
+    """Batching is an implementation detail: other budgets, same traits."""
+    suites = [get_suite("shock").limited(8)]
+    a, b = (evaluate(load("phantom/persona"), suites, session=Session(budget=n)) for n in (1024, 8192))
+    for s, t in zip(a[1].traits, b[1].traits, strict=True):
+        assert math.isclose(s.estimate, t.estimate, rel_tol=1e-3, abs_tol=1e-4)

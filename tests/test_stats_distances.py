@@ -1,0 +1,123 @@
+"""The crossnobis distance."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmct_bench.stats import crossnobis
+
+few = settings(max_examples=25, deadline=None, derandomize=True)
+seeds = st.integers(0, 10**6)
+
+
+def case(seed):
+    """Random means (clusters, classes, P) and a positive definite precision (P, P)."""
+    rng = np.random.default_rng(seed)
+    m, k, p = (int(rng.integers(*r)) for r in ((2, 6), (2, 5), (1, 5)))
+    root = rng.normal(size=(p, p + 2))
+    return rng.normal(size=(m, k, p)), root @ root.T, rng
+
+
+def by_loops(x, precision):
+    """Textbook double loop over m != n, averaged over the pairs of classes."""
+    m, k, p = x.shape
+    pairs = []
+    for e in range(k):
+        for f in range(e + 1, k):
+            delta = x[:, e] - x[:, f]
+            terms = [delta[i] @ precision @ delta[j] for i in range(m) for j in range(m) if i != j]
+            pairs.append(sum(terms) / (m * (m - 1) * p))
+    return sum(pairs) / len(pairs)
+
+
+@given(seeds)
+@few
+def test_against_the_double_loop(seed):
+    """The closed form of the package against the definition."""
+    x, precision, _ = case(seed)
+    assert crossnobis(x, precision) == pytest.approx(by_loops(x, precision), rel=1e-9, abs=1e-9)
+
+
+def test_without_noise_it_is_the_mahalanobis_distance():
+    """Equal clusters, classes at 0, 3 and (3, 4) with precision diag(1, 2): (9 + 41 + 32) / 3 pairs / 2 dims."""
+    classes = np.array([[0.0, 0.0], [3.0, 0.0], [3.0, 4.0]])
+    x = np.repeat(classes[None], 5, axis=0)
+    assert crossnobis(x, np.diag([1.0, 2.0])) == pytest.approx((9 + 41 + 32) / 3 / 2)
+
+
+@given(seeds, st.floats(0.1, 10))
+@few
+def test_invariances(seed, scale):
+    """Quadratic in the units; blind to cluster offsets, to cluster order, to class order and to sign."""
+    x, s, rng = case(seed)
+    d = pytest.approx(crossnobis(x, s), rel=1e-8, abs=1e-8)
+    assert crossnobis(scale * x, s) / scale**2 == d
+    assert crossnobis(x + 5 * rng.normal(size=(len(x), 1, x.shape[2])), s) == d
+    assert crossnobis(x[rng.permutation(len(x))], s) == d
+    assert crossnobis(x[:, rng.permutation(x.shape[1])], s) == d
+    assert crossnobis(-x, s) == d
+
+
+@given(seeds)
+@few
+def test_change_of_basis(seed):
+    """x -> x A with Sigma^-1 -> A^-1 Sigma^-1 A^-T: a Mahalanobis form does not depend on the basis."""
+    x, s, rng = case(seed)
+    p = x.shape[2]
+    a = np.linalg.qr(rng.normal(size=(p, p)))[0] @ np.diag(rng.uniform(0.5, 2.0, p))
+    inverse = np.linalg.inv(a)
+    assert crossnobis(x @ a, inverse @ s @ inverse.T) == pytest.approx(crossnobis(x, s), rel=1e-7, abs=1e-9)
+
+
+@given(seeds)
+@few
+def test_pseudo_inverse_divides_by_its_rank(seed):
+    """The same data laid into nine dimensions, with a pseudo-inverse of rank P, has the same distance."""
+    x, s, rng = case(seed)
+    frame = np.linalg.qr(rng.normal(size=(9, x.shape[2])))[0]
+    wide = np.linalg.pinv(frame @ np.linalg.inv(s) @ frame.T, hermitian=True)
+    assert crossnobis(x @ frame.T, wide) == pytest.approx(crossnobis(x, s), rel=1e-6, abs=1e-9)
+
+
+def test_unbiased_where_the_plain_distance_is_not():
+    """Noise of variance 1 in 4 clusters: mean 0 (null) and 1.5 (true); the plain distance adds 2 / 4."""
+    rng, runs, p = np.random.default_rng(7), 3000, 6
+    for truth in (0.0, 1.5):
+        offset = np.zeros((2, p))
+        offset[1] = np.sqrt(truth)
+        noisy = offset + rng.normal(size=(runs, 4, 2, p))
+        got = np.array([crossnobis(x, np.eye(p)) for x in noisy])
+        assert abs(got.mean() - truth) < 4 * got.std(ddof=1) / np.sqrt(runs)
+        centre = noisy.mean(axis=1)
+        plain = ((centre[:, 1] - centre[:, 0]) ** 2).mean(axis=1)
+        assert abs(plain.mean() - truth - 0.5) < 4 * plain.std(ddof=1) / np.sqrt(runs)
+        if truth == 0:
+            assert 0.3 < np.mean(got < 0) < 0.7
+
+
+@given(seeds)
+@few
+def test_zero_weight_leaves_a_cluster_out(seed):
+    """Weights of 0 and 1 against the double loop on the clusters that stay."""
+    x, s, rng = case(seed)
+    x = np.concatenate([x, rng.normal(size=(2, *x.shape[1:]))])
+    weights = np.ones(len(x))
+    weights[rng.choice(len(x), 2, replace=False)] = 0
+    assert crossnobis(x, s, weights) == pytest.approx(by_loops(x[weights == 1], s), rel=1e-9, abs=1e-9)
+
+
+def test_one_cluster_has_no_cross_validated_distance():
+    """NaN with a single cluster, given alone or left over by the weights."""
+    x = np.random.default_rng(0).normal(size=(3, 2, 4))
+    assert np.isnan(crossnobis(x[:1], np.eye(4)))
+    assert np.isnan(crossnobis(x, np.eye(4), [0, 1, 0]))
+
+
+def test_mismatched_shapes_raise():
+    """A precision of another dimension and weights of another length are errors."""
+    x = np.random.default_rng(0).normal(size=(3, 2, 4))
+    with pytest.raises(ValueError):
+        crossnobis(x, np.eye(3))
+    with pytest.raises((ValueError, IndexError)):
+        crossnobis(x, np.eye(4), [1, 1])

@@ -1,0 +1,204 @@
+"""Estimands on hand-made scores whose answer is known by construction."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmct_bench.affect import Scores
+from llmct_bench.emotions import BY_NAME, NAMES
+from llmct_bench.traits import ESTIMANDS, Measurement, TraitEstimate
+from llmct_bench.traits.joy_bias import bias, decide
+
+COLUMNS = (*NAMES, "valence", "arousal")
+
+
+def measurement(rows: list[dict]) -> Measurement:
+    """A measurement from rows with factors and own scores; the rest is filled with defaults."""
+    blank = {"item": "", "scenario": "", "emotion": "neutral", "intensity": 0, "split": "test", "keyworded": True,
+             "template": "", "context": "", "filler": "", "twin": "", "role": "user", "lag": 0,
+             "tokens": 0.0}  # fmt: skip
+    frame = pd.DataFrame([{**blank, **dict.fromkeys(COLUMNS, 0.0), **r} for r in rows])
+    index, values = frame[list(blank)], frame[list(COLUMNS)].to_numpy()[:, None, :]
+    return Measurement(frame, Scores(values, np.zeros((len(frame), 1, 4)), index, COLUMNS), 0, 0.5)
+
+
+def estimate(trait: str, rows: list[dict]) -> TraitEstimate:
+    return ESTIMANDS[trait].estimate(measurement(rows))
+
+
+def shock_rows(gain: float, calm: float, slope: float = 1.0, seed: int = 0) -> list[dict]:
+    """24 scenarios: response slope x dose (jittered per scenario), times ``gain`` as assistant, times ``calm`` after a
+    calm context; every twin sits at an offset of its own, which twinning must remove."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for s in range(24):
+        emotion, strength = ("anger", "sadness")[s % 2], slope * rng.uniform(0.5, 1.5)
+        for context in ("calm", "neutral", "positive", "negative"):
+            for role in ("user", "assistant"):
+                offset = rng.normal()
+                for dose in range(4):
+                    factor = (calm if context == "calm" else 1.0) * (gain if role == "assistant" else 1.0)
+                    stem = f"{s}/{context}/{role}"
+                    rows.append({"item": f"{stem}/{dose}", "scenario": f"s{s}", "emotion": emotion, "intensity": dose,
+                                 "context": context, "role": role, "twin": f"{stem}/0" if dose else "",
+                                 emotion: offset + strength * dose * factor})  # fmt: skip
+    return rows
+
+
+@given(st.floats(-0.5, 2.0))
+@settings(max_examples=20, deadline=None)
+def test_dampening_is_one_minus_the_gain(gain: float) -> None:
+    """With responses in exact proportion the ratio is exact, whatever the scenario's strength and offset."""
+    e = estimate("dampening", shock_rows(gain, 1.0))
+    assert e.valid
+    assert e.estimate == pytest.approx(1 - gain, abs=1e-9)
+
+
+def test_absorption_is_the_difference_of_mean_responses() -> None:
+    """Mean dose 2, mean strength s: R_neutral - R_calm = 2 s (1 - calm), and its share of R_neutral is 1 - calm."""
+    rows = shock_rows(1.0, 0.25)
+    e = estimate("shock_absorption", rows)
+    user = [r for r in rows if r["role"] == "user" and r["context"] == "neutral"]
+    value = {r["item"]: r[r["emotion"]] for r in user}
+    response = np.mean([value[r["item"]] - value[r["twin"]] for r in user if r["twin"]])
+    assert e.estimate == pytest.approx(0.75 * response)
+    assert e.details["share"][0] == pytest.approx(0.75)
+    assert e.details["calm_specific"]
+
+
+def test_without_a_response_nothing_is_claimed() -> None:
+    """No response to the shock at all: both traits of the suite are invalid, with the reason."""
+    flat = shock_rows(1.0, 1.0, slope=0.0)
+    for trait in ("dampening", "shock_absorption"):
+        e = estimate(trait, flat)
+        assert not e.valid
+        assert "no response" in e.reason
+
+
+def retention_rows(half_life: float, start: float = 1.0, seed: int = 0) -> list[dict]:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for s in range(24):
+        emotion = NAMES[s % 4]
+        for filler in ("short", "long"):
+            for lag in (0, 1, 2, 3, 4, 6, 8, 12, 16):
+                drift = rng.normal()
+                for opening in (0, 1):
+                    y = start if lag == 0 else 2.0 ** (-lag / half_life)
+                    rows.append({"item": f"{s}/{filler}/{opening}", "scenario": f"s{s}", "emotion": emotion,
+                                 "intensity": 3 * opening, "filler": filler, "lag": lag,
+                                 "twin": f"{s}/{filler}/0" if opening else "",
+                                 "tokens": 10.0 + lag * (20 if filler == "short" else 60),
+                                 emotion: drift + opening * y})  # fmt: skip
+    return rows
+
+
+@given(st.floats(1.2, 22.0))
+@settings(max_examples=15, deadline=None)
+def test_half_life_and_tail_of_an_exact_exponential(h: float) -> None:
+    """A drift that both openings share cancels; the fit returns h, the tail is the mean of 2^(-k/h) at 8, 12, 16."""
+    rows = retention_rows(h)
+    assert estimate("half_life", rows).estimate == pytest.approx(h, rel=1e-3)
+    tail = np.mean([2.0 ** (-k / h) for k in (8, 12, 16)])
+    assert estimate("tail_retention", rows).estimate == pytest.approx(tail)
+
+
+@pytest.mark.parametrize(("h", "shown", "censored"), [(0.4, 1.0, "< 1"), (90.0, 24.0, "> 24")])
+def test_half_lives_outside_of_the_observed_lags_are_censored(h: float, shown: float, censored: str) -> None:
+    e = estimate("half_life", retention_rows(h))
+    assert (e.estimate, e.details["censored"]) == (shown, censored)
+
+
+def test_drift_of_the_common_mean_is_no_memory() -> None:
+    """Openings that leave nothing behind: invalid, however strongly both conversations drift."""
+    rows = retention_rows(3.0, start=0.0)
+    for r in rows:
+        if r["twin"]:
+            r[r["emotion"]] = next(x[r["emotion"]] for x in rows if x["item"] == r["twin"] and x["lag"] == r["lag"])
+    assert not estimate("tail_retention", rows).valid
+    assert not estimate("half_life", rows).valid
+
+
+def circumplex_rows(lean: dict[str, float], neutral: float = 0.0, noise: float = 0.6, seed: int = 0) -> list[dict]:
+    """24 scenarios: emotion e at intensity i scores i/2 on its own axis plus ``lean`` (score by emotion) that fades
+    with intensity, plus noise; neutral sits at ``neutral`` intensity steps on the valence line."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for s in range(24):
+        rows.append({"item": f"{s}/n", "scenario": f"s{s}", "valence": neutral})
+        for e in NAMES:
+            for i in (1, 2, 3):
+                p = {n: rng.normal(0, noise) + lean.get(n, 0.0) * (3 - i) / 2 + (i / 2 if n == e else 0) for n in NAMES}
+                rows.append({"item": f"{s}/{e}{i}", "scenario": f"s{s}", "emotion": e, "intensity": i, **p,
+                             "valence": 1.0 * i * BY_NAME[e].valence})  # fmt: skip
+    return rows
+
+
+@pytest.mark.parametrize("offset", [-1.0, 0.0, 0.7])
+def test_neutral_offset_is_read_in_intensity_steps(offset: float) -> None:
+    """The valence line has slope 1 and passes the origin, so neutral's place is its offset."""
+    assert estimate("neutral_offset", circumplex_rows({}, offset)).estimate == pytest.approx(offset, abs=1e-9)
+
+
+def test_joy_bias_has_the_sign_of_the_lean() -> None:
+    """Weak items that lean towards joy give J > 0. By symmetry a lean towards sadness gives c_joy - (2 c + c_sad)/3 with
+    c_joy = c, which is -J/3; no lean gives about nothing."""
+    joy, none, sad = (estimate("joy_bias", circumplex_rows(x)) for x in ({"joy": 2.0}, {}, {"sadness": 2.0}))
+    assert joy.low > 0
+    assert none.low < 0 < none.high
+    assert sad.estimate == pytest.approx(-joy.estimate / 3, abs=2 * sad.se)
+
+
+def test_a_constant_on_every_score_does_not_move_decisions() -> None:
+    """Nearest-centroid decisions have no origin: adding the same vector to all items changes nothing."""
+    m = measurement(circumplex_rows({"joy": 1.0}))
+    p = m.frame[list(NAMES)].to_numpy()
+    assert np.array_equal(decide(p, m.frame), decide(p + np.array([9.0, -3.0, 0.5, 2.0]), m.frame))
+
+
+def test_bias_of_a_symmetric_table_is_zero_and_signed_otherwise() -> None:
+    """Equal confusions: 0 by symmetry. Errors that fall to joy: +, and the mirrored table: -."""
+    even = np.full((4, 4), 5.0) + 40 * np.eye(4)
+    assert bias(even) == pytest.approx(0.0)
+    to_joy = even.copy()
+    to_joy[1:, 0] += 6
+    from_joy = even.copy()
+    from_joy[0, 1:] += 6
+    assert bias(to_joy) > 0 > bias(from_joy)
+
+
+def test_without_separable_emotions_there_is_no_joy_bias() -> None:
+    """Pure noise: decisions near chance are not given a bias."""
+    rows = circumplex_rows({}, noise=50.0)
+    assert not estimate("joy_bias", rows).valid
+    assert not estimate("separability", rows).significant
+
+
+def test_unbalanced_scenarios_are_dropped_not_biased() -> None:
+    """Scenarios that lost an item are left out as a whole."""
+    rows = circumplex_rows({})
+    e = estimate("separability", rows[1:5] + rows[13:])
+    assert e.n_clusters == 23
+
+
+def test_too_few_scenarios_give_a_reason_and_no_interval() -> None:
+    rows = [r for r in shock_rows(0.5, 1.0) if r["scenario"] in {"s0", "s1", "s2"}]
+    e = estimate("dampening", rows)
+    assert not e.valid
+    assert "needed" in e.reason
+    assert math.isnan(e.low)
+
+
+def test_every_estimand_is_declared_in_full() -> None:
+    for e in ESTIMANDS.values():
+        for text in (e.formula, e.unit, e.range, e.meaning, e.title):
+            assert text
+        assert e.controls
+        assert e.validity
+        assert e.sources
