@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
@@ -161,10 +161,9 @@ class _Job:
         else:
             self.session.progress.message(f"{self.model.card.name} · {suite.key}: nothing fits into the context")
             traits = unavailable(design, f"no item fits into the context of {self.model.context} tokens")
-        facts = {k: v for k, v in asdict(self.model.card).items() if k not in ("path", "phantom")}
         card = ResultCard(
             key=key,
-            model={**facts, "source": self.model.card.source},
+            model=self.model.facts(),
             commit=self.model.commit,
             suite=suite.key,
             suite_hash=suite.content_hash,

@@ -126,12 +126,17 @@ def run(
 
 
 @app.command()
-def report(output: Output = Path(".")) -> None:
-    """Write the leaderboard again from the stored results."""
+def report(
+    output: Output = Path("."),
+    to: Annotated[Path | None, typer.Option(help="Folder of the report; default: reports/ of --output.")] = None,
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "Leaderboard",
+    note: Annotated[str, typer.Option(help="A remark under the title.")] = "",
+) -> None:
+    """Write the leaderboard again from the stored results: the same results give the same bytes."""
     from llmct_bench.benchmark import load_results
     from llmct_bench.leaderboard import leaderboard
 
-    for path in leaderboard(load_results(output)).write(output / "reports"):
+    for path in leaderboard(load_results(output), title, note).write(to or output / "reports"):
         print(path)
 
 

@@ -236,14 +236,12 @@ def test_sign_flip_type_one_error(n, size):
     assert abs(rejected - size) < 3 * np.sqrt(size * (1 - size) / runs)
 
 
-@pytest.mark.xfail(strict=True, reason="a single value is broadcast over all labels")
 def test_cluster_means_refuse_one_value_for_many_labels():
     """One label per value, or an error - also where numpy would broadcast."""
     with pytest.raises(ValueError):
         cluster_means([1.0], ["a", "b", "c"])
 
 
-@pytest.mark.xfail(strict=True, reason="NaN compares false with everything: p is 0 (or its floor)")
 @pytest.mark.parametrize("n", [10, 20])
 def test_sign_flip_does_not_call_nan_significant(n):
     """A cluster without a number must raise or give NaN, never a small p."""

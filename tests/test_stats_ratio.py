@@ -104,6 +104,7 @@ def test_standard_error_is_the_delta_method(seed):
     g = (n / b.sum(), -n * a.sum() / b.sum() ** 2)
     linear = [g[0] * (p - a.mean()) + g[1] * (q - b.mean()) for p, q in zip(a, b, strict=True)]
     assert i.se == pytest.approx(np.sqrt(sum(v**2 for v in linear) / (n - 1) / n))
+    assert fieller(a, -b).se == pytest.approx(i.se)
 
 
 def test_coverage():

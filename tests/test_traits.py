@@ -147,8 +147,8 @@ def test_neutral_offset_is_read_in_intensity_steps(offset: float) -> None:
 
 
 def test_joy_bias_has_the_sign_of_the_lean() -> None:
-    """Weak items that lean towards joy give J > 0. By symmetry a lean towards sadness gives c_joy - (2 c + c_sad)/3 with
-    c_joy = c, which is -J/3; no lean gives about nothing."""
+    """Weak items that lean towards joy give J > 0. By symmetry a lean towards sadness gives c_joy - (2 c + c_sad)/3
+    with c_joy = c, which is -J/3; no lean gives about nothing."""
     joy, none, sad = (estimate("joy_bias", circumplex_rows(x)) for x in ({"joy": 2.0}, {}, {"sadness": 2.0}))
     assert joy.low > 0
     assert none.low < 0 < none.high

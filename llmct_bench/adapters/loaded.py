@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -45,6 +45,21 @@ class LoadedModel:
         text = self.module.config.get_text_config()
         known = [getattr(text, "max_position_embeddings", 0) or 0, self.tokenizer.model_max_length or 0]
         return min([k for k in known if 0 < k < 10**9], default=10**9)
+
+    def facts(self) -> dict[str, Any]:
+        """The card's facts, completed from the model itself where the card does not state them."""
+        text = self.module.config.get_text_config()
+        found = {
+            "model_type": self.adapter.model_type,
+            "params_b": round(sum(p.numel() for p in self.module.parameters()) / 1e9, 6),
+            "layers": self.adapter.n_layers,
+            "d_model": self.adapter.d_model,
+            "heads": int(getattr(text, "num_attention_heads", 0) or 0),
+            "kv_heads": int(getattr(text, "num_key_value_heads", 0) or 0),
+            "context": self.context,
+        }
+        stated = {k: v for k, v in asdict(self.card).items() if k not in ("path", "phantom")}
+        return {**stated, **{k: v for k, v in found.items() if not stated[k]}, "source": self.card.source}
 
     @property
     def tokenizer_hash(self) -> str:

@@ -43,6 +43,8 @@ class Leaderboard:
 
     results: tuple[ResultCard, ...]
     tables: tuple[TraitTable, ...]
+    title: str = "Leaderboard"
+    note: str = ""
 
     def to_markdown(self) -> str:
         """The leaderboard as Markdown, figures linked as ``figures/NAME.svg``."""
@@ -60,9 +62,11 @@ class Leaderboard:
         return [page, *draw_all(self, folder / "figures")]
 
 
-def leaderboard(results: Sequence[ResultCard]) -> Leaderboard:
-    """Build the leaderboard of any number of results. Results of different versions of a suite do not mix: each
-    version has tables of its own."""
+def leaderboard(results: Sequence[ResultCard], title: str = "Leaderboard", note: str = "") -> Leaderboard:
+    """Build the leaderboard of any number of results; ``note`` is shown under the title.
+
+    Results of different versions of a suite do not mix: each version has tables of its own.
+    """
     ordered = sorted(results, key=lambda r: (r.model["name"], r.commit, r.suite))
     commits: dict[str, set[str]] = {}
     for r in ordered:
@@ -79,7 +83,7 @@ def leaderboard(results: Sequence[ResultCard]) -> Leaderboard:
                 if t.trait == estimand.name
             ]
             tables.append(_table(estimand, suite, found))
-    return Leaderboard(tuple(ordered), tuple(tables))
+    return Leaderboard(tuple(ordered), tuple(tables), title, note)
 
 
 def label(result: ResultCard, commits: dict[str, set[str]]) -> str:

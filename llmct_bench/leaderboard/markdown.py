@@ -16,10 +16,8 @@ from llmct_bench.traits import TraitEstimate
 if TYPE_CHECKING:
     from llmct_bench.leaderboard.board import Leaderboard, Row, TraitTable
 
-_INTRO = """# Leaderboard
-
-How the residual stream of each model carries emotion, one table per trait. None of these traits has a better
-direction: the tables sort, they do not praise. Every estimate has a 95 % interval over scenarios (cluster t, Fieller
+_INTRO = """How the residual stream of each model carries emotion, one table per trait. None of these traits has a
+better direction: the tables sort, they do not praise. Every estimate has a 95 % interval over scenarios (cluster t, Fieller
 or jackknife), a p-value against its null (Holm-adjusted within the table) and a minimal detectable change (MDC95).
 `2 [1–4]` is a rank with its simultaneous 95 % interval from paired tests on shared scenarios; models whose intervals
 overlap are not distinguished. Invalid estimates are shown with the reason and never ranked.
@@ -29,7 +27,7 @@ overlap are not distinguished. Invalid estimates are shown with the reason and n
 def escape(text: object) -> str:
     """Text as it is, in a Markdown table cell: nothing in it acts as HTML, link, emphasis or column border."""
     flat = " ".join(str(text).split())
-    return re.sub(r"([\\`*_{}\[\]()#+!|~-])", r"\\\1", html.escape(flat, quote=False)).replace("\\-", "-")
+    return re.sub(r"([\\`*_\[\]#+|~])", r"\\\1", html.escape(flat, quote=False))
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -48,7 +46,12 @@ def p_text(p: float) -> str:
 
 def to_markdown(board: Leaderboard) -> str:
     """The whole page."""
-    parts = [_INTRO, _provenance(board)]
+    parts = [
+        f"# {escape(board.title)}\n",
+        f"> {escape(board.note)}\n" if board.note else "",
+        _INTRO,
+        _provenance(board),
+    ]
     parts += [_trait(t) for t in board.tables]
     parts += [_figures(board), _models(board), _raw(board), _coverage(board)]
     return "\n".join(p for p in parts if p).rstrip() + "\n"
@@ -83,7 +86,7 @@ def _trait(table: TraitTable) -> str:
     lines = [
         f"## {e.title}\n",
         f"`{e.formula}` · unit: {e.unit} · null: {e.null:g} · suite: {table.suite}\n",
-        f"{e.meaning[0].upper()}{e.meaning[1:]}.\n",
+        f"How to read it: {e.meaning}.\n",
         tabulate(rows, header, tablefmt="pipe", disable_numparse=True, colalign=["left"] * len(header)),
         "",
     ]

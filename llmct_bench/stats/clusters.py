@@ -19,10 +19,12 @@ def cluster_means(values: ArrayLike, clusters: ArrayLike) -> tuple[Floats, NDArr
     Returns the means (n_clusters, ...) float64 and the cluster labels in sorted order. Each cluster counts
     once, however many values it holds. Raises ValueError on non-finite values.
     """
-    v = np.asarray(values, dtype=np.float64)
+    v, names = np.asarray(values, dtype=np.float64), np.asarray(clusters, dtype=object)
+    if len(v) != len(names):
+        raise ValueError(f"{len(v)} values for {len(names)} cluster labels")
     if not np.isfinite(v).all():
         raise ValueError("values must be finite")
-    labels, inverse = np.unique(np.asarray(clusters, dtype=object).astype(str), return_inverse=True)
+    labels, inverse = np.unique(names.astype(str), return_inverse=True)
     sums = np.zeros((len(labels), *v.shape[1:]))
     np.add.at(sums, inverse, v)
     counts = np.bincount(inverse, minlength=len(labels)).astype(np.float64)
@@ -71,9 +73,11 @@ def sign_flip(per_cluster: ArrayLike, draws: int = 9999, seed: int = 0) -> float
 
     All 2^n sign patterns where n <= 13 (exact), otherwise ``draws`` random ones with the add-one correction, so
     that p is never 0 (Phipson & Smyth 2010, doi:10.2202/1544-6115.1585). Assumes symmetry around zero under the
-    null, which a difference of exchangeable twins has.
+    null, which a difference of exchangeable twins has. Raises ValueError on values that are not finite.
     """
     x = np.asarray(per_cluster, dtype=np.float64)
+    if not np.isfinite(x).all():
+        raise ValueError("values must be finite")
     n = len(x)
     if n == 0:
         return float("nan")

@@ -24,10 +24,12 @@ def fit_half_life(x: ArrayLike, y: ArrayLike) -> DecayFit:
     """Fit y = a 2^(-x/h) by least squares with equal weights.
 
     ``x`` (n,) lags, ``y`` (n,) mean effect per lag. For a given h the best amplitude is linear algebra, so the
-    search is one-dimensional: a logarithmic grid, then golden-section refinement around its best point. A curve
-    that does not decay ends at the upper border of the grid.
+    search is one-dimensional: a logarithmic grid, then finer grids around its best point. A curve that does not
+    decay ends at the upper border of the grid. Raises ValueError on values that are not finite.
     """
     xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if not (np.isfinite(xs).all() and np.isfinite(ys).all()):
+        raise ValueError("lags and effects must be finite")
 
     def profile(h: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         basis = np.exp2(-xs[None, :] / h[:, None])

@@ -34,7 +34,8 @@ class Interval:
         return self.low <= value <= self.high
 
     def p_value(self, null: float) -> float:
-        """Two-sided p-value of the t test that belongs to the interval; NaN where there is none."""
+        """Two-sided p-value of the t test that belongs to a cluster-t or jackknife interval (a Fieller interval has
+        none: its ``se`` is only the delta method's); NaN where there is no standard error."""
         if not self.se > 0:
             return float("nan")
         return float(2 * sps.t.sf(abs(self.estimate - null) / self.se, self.n_clusters - 1))

@@ -15,7 +15,7 @@ def rank_intervals(per_cluster: ArrayLike, level: float = 0.95) -> NDArray[np.in
     ``per_cluster`` (n_models, n_clusters): one number per model and cluster, clusters aligned (models share
     items). Rank 1 is the largest mean. Model j's interval is [1 + number significantly above, n - number
     significantly below]: simultaneous at ``level`` because the family of pairs is (Mohamad, Goeman & van Zwet
-    2021, doi:10.1111/biom.13304). Returns (n_models, 2) int64.
+    2022, Biometrics 78). Returns (n_models, 2) int64.
     """
     x = np.asarray(per_cluster, dtype=np.float64)
     n = len(x)
