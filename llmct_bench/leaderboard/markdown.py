@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from llmct_bench.leaderboard.board import Leaderboard, Row, TraitTable
 
 _INTRO = """How the residual stream of each model carries emotion, one table per trait. None of these traits has a
-better direction: the tables sort, they do not praise. Every estimate has a 95 % interval over scenarios (cluster t, Fieller
-or jackknife), a p-value against its null (Holm-adjusted within the table) and a minimal detectable change (MDC95).
+better direction: the tables sort, they do not praise. Every estimate has a 95 % interval over scenarios (cluster t,
+Fieller or jackknife), a p-value against its null (Holm-adjusted within the table) and a minimal detectable change (MDC95).
 `2 [1–4]` is a rank with its simultaneous 95 % interval from paired tests on shared scenarios; models whose intervals
 overlap are not distinguished. Invalid estimates are shown with the reason and never ranked.
 """
