@@ -15,7 +15,7 @@ import torch
 from llmct_bench.adapters import LoadedModel
 from llmct_bench.models import PANEL, phantom_tokenizer
 from llmct_bench.models.phantoms.build import build
-from llmct_bench.scan import Plan, Rendered, make_plan, render, scan
+from llmct_bench.scanner import Plan, Rendered, make_plan, render, scan
 from llmct_bench.suites import Suite, get_suite
 
 ROUNDS = 5

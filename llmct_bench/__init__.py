@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from llmct_bench.adapters import AdapterCertificate, LoadedModel, certify, load, wrap
     from llmct_bench.benchmark import evaluate, run
     from llmct_bench.errors import LlmctError
-    from llmct_bench.leaderboard import Leaderboard, leaderboard
+    from llmct_bench.leaderboards import Leaderboard, leaderboard
     from llmct_bench.models import LoadOptions, ModelCard, PhantomSpec, get_model
     from llmct_bench.results import ResultCard
-    from llmct_bench.scan import States, scan
+    from llmct_bench.scanner import States, scan
     from llmct_bench.suites import Suite, get_suite
     from llmct_bench.traits import TraitEstimate
 
@@ -26,24 +26,24 @@ __version__ = "0.1.0"
 
 _HOME = {
     "AdapterCertificate": "adapters",
-    "Leaderboard": "leaderboard",
+    "Leaderboard": "leaderboards",
     "LlmctError": "errors",
     "LoadOptions": "models",
     "LoadedModel": "adapters",
     "ModelCard": "models",
     "PhantomSpec": "models",
     "ResultCard": "results",
-    "States": "scan",
+    "States": "scanner",
     "Suite": "suites",
     "TraitEstimate": "traits",
     "certify": "adapters",
     "evaluate": "benchmark",
     "get_model": "models",
     "get_suite": "suites",
-    "leaderboard": "leaderboard",
+    "leaderboard": "leaderboards",
     "load": "adapters",
     "run": "benchmark",
-    "scan": "scan",
+    "scan": "scanner",
     "wrap": "adapters",
 }
 

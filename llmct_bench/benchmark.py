@@ -17,10 +17,10 @@ from llmct_bench.adapters import AdapterCertificate, LoadedModel, certify, load
 from llmct_bench.affect import AffectFit, Scores, fit_affect, score
 from llmct_bench.calibration import planted
 from llmct_bench.errors import LlmctError, ModelError, ResultError, SuiteError
-from llmct_bench.leaderboard import Leaderboard, leaderboard
+from llmct_bench.leaderboards import Leaderboard, leaderboard
 from llmct_bench.models import PANEL, LoadOptions, ModelCard, get_model
 from llmct_bench.results import ResultCard, ResultStore, provenance, result_key
-from llmct_bench.scan import TOKEN_BUDGET, Rendered, States, make_plan, render, scan
+from llmct_bench.scanner import TOKEN_BUDGET, Rendered, States, make_plan, render, scan
 from llmct_bench.suites import Suite, get_suite, list_suites
 from llmct_bench.traits import estimate_all, measure, raw_summary, unavailable
 
@@ -242,7 +242,8 @@ def run(
 
     ``models`` default to the phantom panel, ``suites`` to all shipped ones; ``limit`` cuts every trait suite to so
     many scenarios. Results lie under ``output/results``. A model that fails does not stop the others: its error goes
-    to ``on_failure`` (without one, the first error is raised when the other models are done and reported).
+    to ``on_failure`` (without one, the first error is raised when the other models are done and reported). Where no
+    model is left, nothing is written and the leaderboard is empty.
     """
     shown: Progress = progress or Silent()
     cards = [get_model(m) if isinstance(m, str) else m for m in (models or default_models())]
@@ -261,10 +262,9 @@ def run(
             failures.append(error)
             if on_failure is not None:
                 on_failure(card.name, error)
-    if not results:
-        raise failures[0]
     board = leaderboard(results)
-    board.write(folder / "reports")
+    if results:
+        board.write(folder / "reports")
     if failures and on_failure is None:
         raise failures[0]
     return board

@@ -101,7 +101,7 @@ def run(
 
     def failure(name: str, error: LlmctError) -> None:
         failed.append(name)
-        _err.print(f"error: {error}", style="red", highlight=False, markup=False)
+        _err.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
 
     bars = _Bars()
     with bars.bars:
@@ -118,7 +118,7 @@ def run(
         )
     if as_json:
         print(json.dumps(_board_json(board), allow_nan=False))
-    else:
+    elif board.results:
         _print_board(board)
         print(f"\nleaderboard: {output / 'reports' / 'leaderboard.md'}")
     if failed:
@@ -134,7 +134,7 @@ def report(
 ) -> None:
     """Write the leaderboard again from the stored results: the same results give the same bytes."""
     from llmct_bench.benchmark import load_results
-    from llmct_bench.leaderboard import leaderboard
+    from llmct_bench.leaderboards import leaderboard
 
     for path in leaderboard(load_results(output), title, note).write(to or output / "reports"):
         print(path)
@@ -277,7 +277,7 @@ def _board_json(board: Any) -> list[dict[str, Any]]:
 def _print_board(board: Any) -> None:
     from tabulate import tabulate
 
-    from llmct_bench.leaderboard.markdown import number
+    from llmct_bench.leaderboards.markdown import number
 
     for t in board.tables:
         rows = []

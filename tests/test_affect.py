@@ -13,7 +13,7 @@ from llmct_bench.adapters import Point
 from llmct_bench.affect import Scores, fit_affect, load_fit, score
 from llmct_bench.emotions import NAMES, NEUTRAL
 from llmct_bench.errors import ModelError
-from llmct_bench.scan import Plan, States
+from llmct_bench.scanner import Plan, States
 
 D, POINTS = 32, 3
 

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from markdown_it import MarkdownIt
 
-from llmct_bench.leaderboard import Leaderboard, TraitTable, leaderboard
-from llmct_bench.leaderboard.markdown import escape, number, p_text
+from llmct_bench.leaderboards import Leaderboard, TraitTable, leaderboard
+from llmct_bench.leaderboards.markdown import escape, number, p_text
 from llmct_bench.results import ResultCard, ResultStore
 
 HOSTILE = [

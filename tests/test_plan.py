@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmct_bench.scan import Readout, make_plan
-from llmct_bench.scan.plan import chains
+from llmct_bench.scanner import Readout, make_plan
+from llmct_bench.scanner.plan import chains
 
 tokens = st.lists(st.integers(0, 3), min_size=1, max_size=9).map(tuple)
 

@@ -7,7 +7,7 @@ import pytest
 from llmct_bench.errors import ModelError
 from llmct_bench.models import phantom_tokenizer
 from llmct_bench.models.phantoms.tokenizer import build_tokenizer, split_words
-from llmct_bench.scan import render
+from llmct_bench.scanner import render
 from llmct_bench.suites import Item, Suite, Turn, get_suite
 
 

@@ -394,7 +394,7 @@ def test_a_killed_run_goes_on_where_it_was(whole: Path, tmp_path: Path) -> None:
 
 def test_stored_estimates_are_those_of_the_run(whole: Path) -> None:
     """What `report` would read gives the page that the run wrote."""
-    from llmct_bench.leaderboard import leaderboard
+    from llmct_bench.leaderboards import leaderboard
 
     page = leaderboard(load_results(whole)).to_markdown()
     assert page == (whole / "reports" / "leaderboard.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from llmct_bench import LoadedModel, LoadOptions, certify, get_suite, load
-from llmct_bench.scan import render
+from llmct_bench.scanner import render
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = Path(os.environ.get("LLMCT_SHARED") or ROOT / ".." / "shared") / "models"

@@ -111,6 +111,8 @@ def resolve(module: nn.Module) -> Adapter:
         raise ModelError(f"{text.model_type}: no list of {depth} blocks in {type(decoder).__name__}")
     blocks = min(found, key=lambda f: f[:2])[2]
     facts = CONTRIBUTIONS.get(text.model_type)
+    if facts and facts.only_if and not getattr(text, facts.only_if):
+        facts = None
     scale = float(getattr(text, facts.scale)) if facts and facts.scale else 1.0
     return Adapter(decoder, blocks, text.model_type, int(text.hidden_size), facts, scale)
 

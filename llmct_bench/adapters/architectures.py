@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Contributions:
-    """Paths of the modules that write into the stream; ``scale`` names a configuration attribute."""
+    """Paths of the modules that write into the stream. ``scale`` names a configuration attribute that multiplies
+    both; ``only_if`` one that must be true for the split to exist."""
 
     attn: str
     mlp: str
     scale: str = ""
+    only_if: str = ""
 
 
 _LLAMA = Contributions("self_attn.o_proj", "mlp.down_proj")
@@ -54,7 +56,7 @@ CONTRIBUTIONS: dict[str, Contributions] = {
     "gptj": Contributions("attn.out_proj", "mlp.fc_out"),
     "gpt_neo": Contributions("attn.attention", "mlp.c_proj"),
     "gpt_neox": Contributions("attention.dense", "mlp.dense_4h_to_h"),
-    "opt": Contributions("self_attn.out_proj", "fc2"),
+    "opt": Contributions("self_attn.out_proj", "fc2", only_if="do_layer_norm_before"),
     **dict.fromkeys(("falcon", "bloom"), _FALCON),
     "mpt": Contributions("attn.out_proj", "ffn.down_proj"),
 }

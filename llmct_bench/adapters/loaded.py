@@ -78,9 +78,9 @@ def load(card: ModelCard | str, options: LoadOptions | None = None) -> LoadedMod
 
 def wrap(module: Any, tokenizer: Any, name: str = "") -> LoadedModel:
     """A LoadedModel around a model that the caller already holds. The model is not moved or changed."""
+    adapter = resolve(module)
     title = name or str(getattr(module.config, "_name_or_path", "")) or type(module).__name__
-    commit = str(getattr(module.config, "_commit_hash", None) or "in-memory")
-    return LoadedModel(ModelCard(name=title.replace("/", "--")), module, tokenizer, resolve(module), commit)
+    return LoadedModel(ModelCard(name=title.replace("/", "--")), module, tokenizer, adapter, "in-memory")
 
 
 def certify(model: LoadedModel) -> AdapterCertificate:

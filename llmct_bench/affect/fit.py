@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 from llmct_bench.affect.layers import LayerChoice, choose_layer
 from llmct_bench.emotions import BY_NAME, NAMES, NEUTRAL
 from llmct_bench.errors import ModelError
-from llmct_bench.scan import States
+from llmct_bench.scanner import States
 
 Floats = NDArray[np.float64]
 

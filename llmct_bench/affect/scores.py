@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from llmct_bench.affect.fit import AffectFit, project
 from llmct_bench.emotions import NAMES
-from llmct_bench.scan import States
+from llmct_bench.scanner import States
 
 Floats = NDArray[np.float64]
 

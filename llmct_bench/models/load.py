@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from llmct_bench.errors import ModelError
 from llmct_bench.models.cards import ModelCard
@@ -41,18 +42,18 @@ def load_weights(card: ModelCard, options: LoadOptions) -> tuple[Any, Any, str]:
         return build(card.phantom, tokenizer).to(device=device, dtype=dtype), tokenizer, revision
     where = card.path or card.hub_id
     common: dict[str, Any] = {
-        "revision": card.revision or None,
         "local_files_only": options.offline or bool(card.path),
         "trust_remote_code": options.trust_remote_code,
     }
     try:
+        commit = _hash_folder(Path(where)) if card.path else _commit(card, options)
+        common["revision"] = None if card.path else commit
         tokenizer = AutoTokenizer.from_pretrained(where, **common)
         module: Any = AutoModelForCausalLM.from_pretrained(
             where, dtype=dtype, use_safetensors=None if options.allow_pickle else True, **common
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelError(f"{card.name}: {_reason(error, card, options)}") from error
-    commit = getattr(module.config, "_commit_hash", None) or (_hash_folder(Path(where)) if card.path else "unknown")
     return module.to(device).eval(), tokenizer, commit
 
 
@@ -82,6 +83,16 @@ def _dtype(name: str, device: torch.device) -> Any:
     if name not in known:
         raise ModelError(f"unknown dtype {name!r}: use auto, {', '.join(known)}")
     return known[name]
+
+
+def _commit(card: ModelCard, options: LoadOptions) -> str:
+    """The commit that the card's revision stands for now (or stood for when it was cached, offline). Tokenizer and
+    weights are then loaded at exactly this commit."""
+    config = cached_file(card.hub_id, "config.json", revision=card.revision or None, local_files_only=options.offline)
+    commit = extract_commit_hash(config, None)
+    if commit is None:
+        raise ModelError(f"{card.hub_id}: the Hub did not say which commit it serves, so a result could not be pinned")
+    return str(commit)
 
 
 def _reason(error: Exception, card: ModelCard, options: LoadOptions) -> str:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from llmct_bench.errors import ResultError
 
 if TYPE_CHECKING:
-    from llmct_bench.leaderboard.board import Leaderboard, TraitTable
+    from llmct_bench.leaderboards.board import Leaderboard, TraitTable
 
 EMOTION_COLOURS = {"joy": "#E69F00", "anger": "#D55E00", "sadness": "#0072B2", "calm": "#009E73"}
 _INK, _PLANTED, _INVALID = "#0072B2", "#D55E00", "#888888"

@@ -1,5 +1,5 @@
 """Leaderboards: tables, rank intervals, figures, pages."""
 
-from llmct_bench.leaderboard.board import Leaderboard, Row, TraitTable, leaderboard
+from llmct_bench.leaderboards.board import Leaderboard, Row, TraitTable, leaderboard
 
 __all__ = ["Leaderboard", "Row", "TraitTable", "leaderboard"]

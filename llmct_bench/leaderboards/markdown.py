@@ -14,13 +14,13 @@ from llmct_bench.results import ResultCard
 from llmct_bench.traits import TraitEstimate
 
 if TYPE_CHECKING:
-    from llmct_bench.leaderboard.board import Leaderboard, Row, TraitTable
+    from llmct_bench.leaderboards.board import Leaderboard, Row, TraitTable
 
 _INTRO = """How the residual stream of each model carries emotion, one table per trait. None of these traits has a
 better direction: the tables sort, they do not praise. Every estimate has a 95 % interval over scenarios (cluster t,
-Fieller or jackknife), a p-value against its null (Holm-adjusted within the table) and a minimal detectable change (MDC95).
-`2 [1–4]` is a rank with its simultaneous 95 % interval from paired tests on shared scenarios; models whose intervals
-overlap are not distinguished. Invalid estimates are shown with the reason and never ranked.
+Fieller or jackknife), a p-value against its null (Holm-adjusted within the table) and a minimal detectable change
+(MDC95). `2 [1–4]` is a rank with its simultaneous 95 % interval from paired tests on shared scenarios; models whose
+intervals overlap are not distinguished. Invalid estimates are shown with the reason and never ranked.
 """
 
 
@@ -144,7 +144,7 @@ def _note(t: TraitEstimate) -> str:
 
 
 def _figures(board: Leaderboard) -> str:
-    from llmct_bench.leaderboard.figures import FIGURES
+    from llmct_bench.leaderboards.figures import FIGURES
 
     shown = [(name, title) for name, (title, draw) in FIGURES.items() if draw(board) is not None]
     return "\n".join(["## Figures\n", *(f"![{title}](figures/{name}.svg)\n" for name, title in shown)])

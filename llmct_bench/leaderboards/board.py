@@ -48,13 +48,13 @@ class Leaderboard:
 
     def to_markdown(self) -> str:
         """The leaderboard as Markdown, figures linked as ``figures/NAME.svg``."""
-        from llmct_bench.leaderboard.markdown import to_markdown
+        from llmct_bench.leaderboards.markdown import to_markdown
 
         return to_markdown(self)
 
     def write(self, folder: Path) -> list[Path]:
         """Write ``leaderboard.md`` and ``figures/*.{svg,png}``. The same results give the same bytes."""
-        from llmct_bench.leaderboard.figures import draw_all
+        from llmct_bench.leaderboards.figures import draw_all
 
         folder.mkdir(parents=True, exist_ok=True)
         page = folder / "leaderboard.md"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llmct_bench.scan.render import Readout
+from llmct_bench.scanner.render import Readout
 
 #: Tokens per pass, padding included.
 TOKEN_BUDGET = 4096

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from llmct_bench.adapters import LoadedModel, Point
 from llmct_bench.errors import ModelError
-from llmct_bench.scan.capture import capture
-from llmct_bench.scan.plan import TOKEN_BUDGET, Plan, make_plan
-from llmct_bench.scan.render import Rendered, render
+from llmct_bench.scanner.capture import capture
+from llmct_bench.scanner.plan import TOKEN_BUDGET, Plan, make_plan
+from llmct_bench.scanner.render import Rendered, render
 from llmct_bench.suites import Suite
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from llmct_bench.adapters import LoadedModel, Point
 from llmct_bench.errors import ModelError
-from llmct_bench.scan.plan import Batch, Plan
+from llmct_bench.scanner.plan import Batch, Plan
 
 Array = NDArray[np.float32]
 
