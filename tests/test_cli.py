@@ -284,7 +284,6 @@ def test_only_bad_models_exit_1(cli: Cli, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="printed by on_failure (wrapped at 80 columns) and again by main")
 def test_an_error_is_one_line(cli: Cli, tmp_path: Path) -> None:
     """The reason of a bad model is told once, in one line."""
     broken_config(tmp_path / "bad-model")

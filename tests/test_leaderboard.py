@@ -204,7 +204,7 @@ def test_rows_are_sorted_and_ranked_by_value() -> None:
 def test_invalid_estimates_are_never_ranked() -> None:
     """They stand last by name with their reason, without a number, however large it is, and without weight in the
     adjustment of the others."""
-    bad = [card(n, trait(value=99.0, valid=False, reason=f"why {n}", p_value=1e-9)) for n in ("z", "y")]
+    bad = [card(n, trait(value=99.0, valid=False, reason=f"why {n}", p_value=0.5)) for n in ("z", "y")]
     good = [card(n, trait(value=v, p_value=0.02)) for n, v in (("a", 1.0), ("b", 2.0))]
     board = leaderboard(bad + good)
     rows = table_of(board, "dampening").rows
