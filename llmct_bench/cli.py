@@ -15,7 +15,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from llmct_bench import __version__
 from llmct_bench.errors import LlmctError
@@ -155,13 +154,11 @@ def models_list(
     if as_json:
         print(json.dumps([_card_json(c) for c in cards]))
         return
-    table = Table(box=None, header_style="bold")
-    for column in ("name", "size", "blocks", "width", "attention", "stage", "licence", "released"):
-        table.add_column(column, no_wrap=True)
-    for c in cards:
-        size = f"{c.params_b:g} B"
-        table.add_row(c.name, size, str(c.layers), str(c.d_model), c.attention, c.stage, c.licence, c.released)
-    Console().print(table)
+    header = ["name", "size", "blocks", "width", "attention", "stage", "licence", "released"]
+    rows = [
+        [c.name, f"{c.params_b:.3g} B", c.layers, c.d_model, c.attention, c.stage, c.licence, c.released] for c in cards
+    ]
+    _print_table(rows, header)
     print(f"{len(cards)} models")
 
 
@@ -208,13 +205,8 @@ def suites_list(as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(rows))
         return
-    table = Table(box=None, header_style="bold")
-    for column in ("name", "version", "scenarios", "items", "readouts"):
-        table.add_column(column)
-    table.add_column("what for", overflow="fold")
-    for r in rows:
-        table.add_row(*(str(r[k]) for k in ("name", "version", "scenarios", "items", "readouts", "summary")))
-    Console().print(table)
+    header = ["name", "version", "scenarios", "items", "readouts", "summary"]
+    _print_table([[r[k] for k in header] for r in rows], header)
 
 
 @suites_app.command("show")
@@ -274,9 +266,13 @@ def _board_json(board: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _print_board(board: Any) -> None:
+def _print_table(rows: list[list[Any]], header: list[str]) -> None:
     from tabulate import tabulate
 
+    print(tabulate(rows, header, tablefmt="simple", disable_numparse=True))
+
+
+def _print_board(board: Any) -> None:
     from llmct_bench.leaderboards.markdown import number
 
     for t in board.tables:
@@ -290,7 +286,7 @@ def _print_board(board: Any) -> None:
         planted = any(r.truth is not None for r in t.rows)
         header = ["rank", "model", "estimate", "95 % CI", "planted"][: 5 if planted else 4]
         print(f"\n{t.estimand.title} ({t.estimand.unit})")
-        print(tabulate([r[: len(header)] for r in rows], header, tablefmt="simple", disable_numparse=True))
+        _print_table([r[: len(header)] for r in rows], header)
 
 
 def _version(show: bool) -> None:

@@ -89,6 +89,12 @@ def test_a_card_survives_its_json() -> None:
     assert replace(back.traits[0], effect=0, p_value=0) == replace(odd, effect=0, p_value=0)
 
 
+def test_a_card_is_never_written_with_nan() -> None:
+    """A number that JSON does not know is refused rather than written as NaN."""
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        card("a", raw={"spread": NAN}).to_json()
+
+
 @pytest.mark.xfail(
     strict=True, reason="from_json restores six numbers only; the values per scenario stay None and text"
 )
