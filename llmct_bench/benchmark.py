@@ -28,7 +28,7 @@ from llmct_bench.traits import estimate_all, measure, raw_summary, unavailable
 #: again. ``error``: stop when a result lies where one would be written.
 Existing = Literal["skip", "overwrite", "error"]
 #: Scenarios per suite of each preset; 0 = all.
-PRESETS = {"quick": 8, "standard": 24, "full": 0}
+PRESETS = {"quick": 12, "standard": 24, "full": 0}
 
 
 class Progress(Protocol):
@@ -139,9 +139,10 @@ class _Job:
     @cached_property
     def _fit(self) -> AffectFit:
         name, commit, suite = self.model.card.name, self.model.commit, self.reference.key
+        stored = None
         if self.store is not None and self.store.find(name, commit, suite, self._key(self.reference)):
-            return self.store.fit(name, commit, suite)
-        return fit_affect(self._reference_states)
+            stored = self.store.fit(name, commit, suite)
+        return stored or fit_affect(self._reference_states)
 
     @cached_property
     def _reference_states(self) -> States:

@@ -74,7 +74,7 @@ def run(
     models: Models = "",
     suites: Suites = "",
     output: Output = Path("."),
-    preset: Annotated[str, typer.Option(help="quick (8 scenarios a suite), standard (24), full (all).")] = "full",
+    preset: Annotated[str, typer.Option(help="quick (12 scenarios a suite), standard (24), full (all).")] = "full",
     limit: Annotated[int, typer.Option(help="Scenarios per trait suite; overrides the preset.", min=0)] = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",

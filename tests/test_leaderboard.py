@@ -125,7 +125,6 @@ def test_another_number_gives_another_page() -> None:
     assert leaderboard(one).to_markdown() != leaderboard(other).to_markdown()
 
 
-@pytest.mark.xfail(strict=True, reason="the page draws every figure to see whether there is one, and closes none")
 def test_a_page_leaves_no_figures_open() -> None:
     """Writing many pages in one process does not fill the memory with figures."""
     leaderboard(results()).to_markdown()
@@ -165,7 +164,6 @@ def test_hostile_titles_and_notes_stay_text(text: str) -> None:
     assert ["".join(c.content for c in t.children or []) for t in inline[:2]] == [shown, shown]
 
 
-@pytest.mark.xfail(strict=True, reason="names of suites are put on the page as they are")
 @pytest.mark.parametrize("text", ["<script>alert(1)</script>", "[a](javascript:b)", "a|b|c"])
 def test_hostile_names_of_suites_stay_text(text: str) -> None:
     """A suite may come from anywhere; its name is text as well."""
@@ -185,7 +183,6 @@ def test_figures_take_any_name(tmp_path: Path) -> None:
         assert "script" not in tags
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="matplotlib reads a name between dollar signs as a formula")
 def test_dollar_signs_in_a_name_are_no_formula(tmp_path: Path) -> None:
     """A name that is no valid TeX does not stop the report."""
     leaderboard([card(r"a$\frac{$b", trait())]).write(tmp_path)
@@ -258,7 +255,6 @@ def test_too_few_shared_scenarios_give_no_interval() -> None:
     assert re.search(r"(?m)^\| 1 +\| a ", board.to_markdown())
 
 
-@pytest.mark.xfail(strict=True, reason="ranks sort by all scenarios of a model, intervals by the shared ones only")
 def test_rank_intervals_contain_the_rank_when_scenarios_differ() -> None:
     """A model that was measured on more scenarios than the other is ranked within its own interval too."""
     low_then_high = {**spread(0.0, range(10)), **spread(5.0, range(10, 20))}
@@ -288,7 +284,6 @@ def test_two_commits_of_a_model_are_told_apart() -> None:
     assert [r.model for r in rows] == ["a@11111111", "a@22222222", "b"]
 
 
-@pytest.mark.xfail(strict=True, reason="coverage and raw numbers are kept by the model's name alone")
 def test_coverage_tells_two_commits_apart() -> None:
     """Each commit's readouts are listed."""
     cards = [card("a", trait(), commit="1" * 8, n_readouts=111), card("a", trait(), commit="2" * 8, n_readouts=222)]

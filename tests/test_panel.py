@@ -80,7 +80,7 @@ def test_tint_moves_raw_cosine_and_nothing_else(panel: Panel) -> None:
     plain = dataclasses.replace(next(s for s in PANEL if s.name == "neutral"), name="plain")
     tinted = dataclasses.replace(plain, name="tinted-twin", tint=3.0)
     session = Session()
-    suites = [get_suite(n).limited(8) for n in ("circumplex", "shock", "retention")]
+    suites = [get_suite(n).limited(12) for n in ("circumplex", "shock", "retention")]
     a, b = (evaluate(load(get_model(s)), suites, session=session) for s in (plain, tinted))
     for one, two in zip(a[1:], b[1:], strict=True):
         for s, t in zip(one.traits, two.traits, strict=True):

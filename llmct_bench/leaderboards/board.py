@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llmct_bench.results import ResultCard
+from llmct_bench.results import ResultCard, labels
 from llmct_bench.stats import MIN_CLUSTERS, holm, rank_intervals
 from llmct_bench.traits import ESTIMANDS, Estimand, TraitEstimate
 
@@ -68,15 +68,13 @@ def leaderboard(results: Sequence[ResultCard], title: str = "Leaderboard", note:
     Results of different versions of a suite do not mix: each version has tables of its own.
     """
     ordered = sorted(results, key=lambda r: (r.model["name"], r.commit, r.suite))
-    commits: dict[str, set[str]] = {}
-    for r in ordered:
-        commits.setdefault(str(r.model["name"]), set()).add(r.commit)
+    names = labels(ordered)
     tables = []
     for estimand in ESTIMANDS.values():
         suites = sorted({(r.suite, r.suite_hash) for r in ordered if r.design == estimand.design})
         for suite, content in suites:
             found = [
-                (label(r, commits), t, r.truth.get(estimand.name))
+                (names[r.model["name"], r.commit], t, r.truth.get(estimand.name))
                 for r in ordered
                 if (r.suite, r.suite_hash) == (suite, content)
                 for t in r.traits
@@ -86,12 +84,6 @@ def leaderboard(results: Sequence[ResultCard], title: str = "Leaderboard", note:
     return Leaderboard(tuple(ordered), tuple(tables), title, note)
 
 
-def label(result: ResultCard, commits: dict[str, set[str]]) -> str:
-    """The model's name; with the commit where the same name was measured at several."""
-    name = str(result.model["name"])
-    return name if len(commits[name]) == 1 else f"{name}@{result.commit[:8]}"
-
-
 def _table(estimand: Estimand, suite: str, found: list[tuple[str, TraitEstimate, float | None]]) -> TraitTable:
     valid = sorted((f for f in found if f[1].valid), key=lambda f: (-f[1].estimate, f[0]))
     invalid = sorted((f for f in found if not f[1].valid), key=lambda f: f[0])
@@ -99,7 +91,10 @@ def _table(estimand: Estimand, suite: str, found: list[tuple[str, TraitEstimate,
     intervals, shared = _ranks([f[1] for f in valid])
     rows = []
     for i, (name, t, truth) in enumerate(valid):
-        low, high = (None, None) if intervals is None else (int(intervals[i, 0]), int(intervals[i, 1]))
+        # the order is by all scenarios of a model, the intervals by the shared ones: the rank is part of its interval
+        low, high = (
+            (None, None) if intervals is None else (min(int(intervals[i, 0]), i + 1), max(int(intervals[i, 1]), i + 1))
+        )
         rows.append(Row(name, t, adjusted[i], i + 1, low, high, truth))
     rows += [Row(name, t, float("nan"), None, None, None, truth) for name, t, truth in invalid]
     return TraitTable(estimand, suite, tuple(rows), shared)

@@ -17,12 +17,14 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from llmct_bench.errors import ResultError
+from llmct_bench.results import ResultCard
 
 if TYPE_CHECKING:
-    from llmct_bench.leaderboards.board import Leaderboard, TraitTable
+    from llmct_bench.leaderboards.board import Leaderboard, Row, TraitTable
 
 EMOTION_COLOURS = {"joy": "#E69F00", "anger": "#D55E00", "sadness": "#0072B2", "calm": "#009E73"}
 _INK, _PLANTED, _INVALID = "#0072B2", "#D55E00", "#888888"
+_ZERO = "phantom/zero-emotion"
 _MARKERS = "osD^vP*Xhd<>p8"
 _STYLE: dict[str, Any] = {
     "svg.hashsalt": "llmct_bench",
@@ -41,10 +43,10 @@ def draw_all(board: Leaderboard, folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with mpl.rc_context(cast(Any, _STYLE)), sns.axes_style("whitegrid", _STYLE):
-            for name, (_, draw) in FIGURES.items():
-                figure = draw(board)
-                if figure is None:
+            for name, (_, available, draw) in FIGURES.items():
+                if not available(board):
                     continue
+                figure = draw(board)
                 for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
                     path = folder / f"{name}{suffix}"
                     figure.savefig(path, dpi=150, metadata=metadata, bbox_inches="tight")
@@ -57,11 +59,9 @@ def draw_all(board: Leaderboard, folder: Path) -> list[Path]:
     return written
 
 
-def forest(board: Leaderboard) -> Figure | None:
+def forest(board: Leaderboard) -> Figure:
     """One panel a trait: estimates with 95 % intervals, planted values where they are known, the null as a line."""
-    tables = [t for t in board.tables if any(r.rank is not None for r in t.rows)]
-    if not tables:
-        return None
+    tables = _ranked_tables(board)
     names = sorted({r.model for t in tables for r in t.rows})
     columns = min(4, len(tables))
     lines = math.ceil(len(tables) / columns)
@@ -114,12 +114,9 @@ def _forest_panel(ax: Any, table: TraitTable, names: list[str]) -> None:
     sns.despine(ax=ax, left=True)
 
 
-def layer_profile(board: Leaderboard) -> Figure | None:
+def layer_profile(board: Leaderboard) -> Figure:
     """Separability by relative depth, one line a model, with the interval of each point."""
-    table = next((t for t in board.tables if t.estimand.name == "separability"), None)
-    rows = [r for r in table.rows if r.estimate.details.get("profile")] if table else []
-    if not rows:
-        return None
+    rows = _profiled(board)
     figure, ax = plt.subplots(figsize=(7.5, 4.2))
     for i, (row, colour) in enumerate(zip(rows, _colours(len(rows)), strict=True)):
         profile = np.array(
@@ -139,12 +136,9 @@ def layer_profile(board: Leaderboard) -> Figure | None:
     return figure
 
 
-def retention_curves(board: Leaderboard) -> Figure | None:
+def retention_curves(board: Leaderboard) -> Figure:
     """What is left of an opening's mood by lag, as a share of the first reading, with the interval of each lag."""
-    table = next((t for t in board.tables if t.estimand.name == "tail_retention"), None)
-    rows = [r for r in table.rows if r.rank is not None and r.estimate.details.get("curve")] if table else []
-    if not rows:
-        return None
+    rows = _with_curves(board)
     figure, ax = plt.subplots(figsize=(7.5, 4.2))
     for i, (row, colour) in enumerate(zip(rows, _colours(len(rows)), strict=True)):
         curve = np.array(row.estimate.details["curve"], dtype=float)
@@ -169,12 +163,9 @@ def retention_curves(board: Leaderboard) -> Figure | None:
     return figure
 
 
-def controls(board: Leaderboard) -> Figure | None:
+def controls(board: Leaderboard) -> Figure:
     """Why controls matter: a model without emotion, read raw and read corrected."""
-    name = "phantom/zero-emotion"
-    mine = {r.design: r for r in board.results if r.model["name"] == name}
-    if not {"circumplex", "retention"} <= set(mine) or not mine["retention"].raw.get("fading"):
-        return None
+    mine = _zero_emotion(board)
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.6))
     fading = np.array(mine["retention"].raw["fading"])
     left.plot(fading[:, 0], fading[:, 1], "o-", color=_INK)
@@ -189,9 +180,9 @@ def controls(board: Leaderboard) -> Figure | None:
     bars = middle.bar(list(default), [100 * v for v in default.values()], color=colours)
     middle.bar_label(bars, [f"cos {backbone[e]:.2f}" for e in default], padding=2, fontsize=9)
     middle.set(ylabel="nearest emotion, % of texts", title="… and has a “default” emotion", ylim=(0, 118))
-    tables = [t for t in board.tables if any(r.model == name for r in t.rows)]
+    tables = [t for t in board.tables if any(r.model == _ZERO for r in t.rows)]
     for y, table in enumerate(tables):
-        t = next(r.estimate for r in table.rows if r.model == name)
+        t = next(r.estimate for r in table.rows if r.model == _ZERO)
         right.text(-0.02, y, table.estimand.title, ha="right", va="center", transform=right.get_yaxis_transform())
         if t.valid:
             verdict = "significant" if t.significant else "no effect found"
@@ -218,13 +209,40 @@ def _colours(n: int) -> list[Any]:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 28 else name[:27] + "…"
+    """A name as plain text for matplotlib: cut to a readable length, no formula, never hidden from a legend."""
+    short = name if len(name) <= 28 else name[:27] + "…"
+    return short.replace("$", r"\$").replace("_", "\u2009_", 1) if short.startswith("_") else short.replace("$", r"\$")
 
 
-Draw = Callable[["Leaderboard"], "Figure | None"]
-FIGURES: dict[str, tuple[str, Draw]] = {
-    "controls": ("Why controls matter: a model without emotion, raw and corrected", controls),
-    "forest": ("Estimates with 95 % intervals by trait", forest),
-    "layer-profile": ("Separability by relative depth", layer_profile),
-    "retention": ("Retention of an opening's mood", retention_curves),
+def _ranked_tables(board: Leaderboard) -> list[TraitTable]:
+    return [t for t in board.tables if any(r.rank is not None for r in t.rows)]
+
+
+def _rows_of(board: Leaderboard, trait: str) -> list[Row]:
+    return next((list(t.rows) for t in board.tables if t.estimand.name == trait), [])
+
+
+def _profiled(board: Leaderboard) -> list[Row]:
+    return [r for r in _rows_of(board, "separability") if r.estimate.details.get("profile")]
+
+
+def _with_curves(board: Leaderboard) -> list[Row]:
+    return [r for r in _rows_of(board, "tail_retention") if r.rank is not None and r.estimate.details.get("curve")]
+
+
+def _zero_emotion(board: Leaderboard) -> dict[str, ResultCard]:
+    """The results by design of the phantom without emotion; empty where the figure would lack a panel."""
+    mine = {r.design: r for r in board.results if r.model["name"] == _ZERO}
+    complete = {"circumplex", "retention"} <= set(mine) and bool(mine["retention"].raw.get("fading"))
+    return mine if complete else {}
+
+
+Available = Callable[["Leaderboard"], object]
+Draw = Callable[["Leaderboard"], Figure]
+#: Name -> title, whether the results allow it (truthy), how it is drawn.
+FIGURES: dict[str, tuple[str, Available, Draw]] = {
+    "controls": ("Why controls matter: a model without emotion, raw and corrected", _zero_emotion, controls),
+    "forest": ("Estimates with 95 % intervals by trait", _ranked_tables, forest),
+    "layer-profile": ("Separability by relative depth", _profiled, layer_profile),
+    "retention": ("Retention of an opening's mood", _with_curves, retention_curves),
 }

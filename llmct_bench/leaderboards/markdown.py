@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from llmct_bench.emotions import NAMES
-from llmct_bench.results import ResultCard
+from llmct_bench.results import ResultCard, labels
 from llmct_bench.traits import TraitEstimate
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def to_markdown(board: Leaderboard) -> str:
 
 
 def _provenance(board: Leaderboard) -> str:
-    suites = sorted({f"{r.suite} ({r.suite_hash[:8]})" for r in board.results})
+    suites = sorted({f"{escape(r.suite)} ({r.suite_hash[:8]})" for r in board.results})
     models = {r.model["name"] for r in board.results}
     versions = sorted(
         {f"{k} {v}" for r in board.results for k, v in r.provenance.get("packages", {}).items()}
@@ -85,7 +85,7 @@ def _trait(table: TraitTable) -> str:
     rows = [_row(r, truth) for r in table.rows]
     lines = [
         f"## {e.title}\n",
-        f"`{e.formula}` · unit: {e.unit} · null: {e.null:g} · suite: {table.suite}\n",
+        f"`{e.formula}` · unit: {e.unit} · null: {e.null:g} · suite: {escape(table.suite)}\n",
         f"How to read it: {e.meaning}.\n",
         tabulate(rows, header, tablefmt="pipe", disable_numparse=True, colalign=["left"] * len(header)),
         "",
@@ -146,12 +146,13 @@ def _note(t: TraitEstimate) -> str:
 def _figures(board: Leaderboard) -> str:
     from llmct_bench.leaderboards.figures import FIGURES
 
-    shown = [(name, title) for name, (title, draw) in FIGURES.items() if draw(board) is not None]
+    shown = [(name, title) for name, (title, available, _) in FIGURES.items() if available(board)]
     return "\n".join(["## Figures\n", *(f"![{title}](figures/{name}.svg)\n" for name, title in shown)])
 
 
 def _models(board: Leaderboard) -> str:
     rows = []
+    names = labels(board.results)
     for r in _first_by_model(board):
         m, layer = r.model, r.fit["layer"]
         size = f"{m['params_b']:g} B" if m.get("params_b") else "–"
@@ -159,8 +160,9 @@ def _models(board: Leaderboard) -> str:
         where = f"{layer['point']} ({layer['depth']:.2f})" + ("" if layer["localised"] else ", not localised")
         worst = max((c["error"] for c in r.certificate), default=float("nan"))
         rows.append([
-            escape(m["name"]), escape(m.get("family") or "–"), size, shape, escape(m.get("attention") or "–"),
-            escape(m.get("stage") or "–"), escape(r.commit[:12]), where, f"passed ({worst:.0e})",
+            escape(names[m["name"], r.commit]), escape(m.get("family") or "–"), size, shape,
+            escape(m.get("attention") or "–"), escape(m.get("stage") or "–"), escape(r.commit[:12]),
+            where, f"passed ({worst:.0e})",
         ])  # fmt: skip
     header = [
         "model",
@@ -179,9 +181,10 @@ def _models(board: Leaderboard) -> str:
 def _raw(board: Leaderboard) -> str:
     """One row a model: what the uncontrolled reading would say."""
     by_model: dict[str, dict[str, dict[str, object]]] = {}
+    names = labels(board.results)
     for r in board.results:
         if r.raw:
-            by_model.setdefault(str(r.model["name"]), {})[r.design] = r.raw
+            by_model.setdefault(names[r.model["name"], r.commit], {})[r.design] = r.raw
     rows = []
     for name, raw in by_model.items():
         row = [escape(name)]
@@ -211,10 +214,11 @@ def _raw(board: Leaderboard) -> str:
 
 def _coverage(board: Leaderboard) -> str:
     suites = sorted({r.suite for r in board.results})
-    cells = {(str(r.model["name"]), r.suite): r for r in board.results}
+    names = labels(board.results)
+    cells = {(names[r.model["name"], r.commit], r.suite): r for r in board.results}
     rows = [[escape(m), *(_covered(cells.get((m, s))) for s in suites)] for m in sorted({k[0] for k in cells})]
     return "## Coverage\n\nReadouts measured; those that did not fit into the context are left out, never cut.\n\n" + (
-        tabulate(rows, ["model", *suites], tablefmt="pipe", disable_numparse=True) + "\n"
+        tabulate(rows, ["model", *map(escape, suites)], tablefmt="pipe", disable_numparse=True) + "\n"
     )
 
 

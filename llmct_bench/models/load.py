@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils.hub import cached_file, extract_commit_hash
 
@@ -52,7 +53,7 @@ def load_weights(card: ModelCard, options: LoadOptions) -> tuple[Any, Any, str]:
         module: Any = AutoModelForCausalLM.from_pretrained(
             where, dtype=dtype, use_safetensors=None if options.allow_pickle else True, **common
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{card.name}: {_reason(error, card, options)}") from error
     return module.to(device).eval(), tokenizer, commit
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -54,12 +55,27 @@ class ResultCard:
         try:
             data = json.loads(text)
             traits = [TraitEstimate.from_json(t) for t in data.pop("traits")]
-            return ResultCard(**data, traits=traits)
+            card = ResultCard(**data, traits=traits)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ResultError(f"not a result card: {' '.join(str(error).split())[:120]}") from error
+        if card.schema != SCHEMA_VERSION:
+            raise ResultError(f"a result of schema {card.schema}, this version reads {SCHEMA_VERSION}")
+        return card
 
 
 def result_key(**determinants: str | int | float | bool) -> str:
     """A hash of everything that determines the content of a result."""
     text = json.dumps({"schema": SCHEMA_VERSION, **determinants}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def labels(results: Sequence[ResultCard]) -> dict[tuple[str, str], str]:
+    """What each (model, commit) is called: the model's name, with the commit where it was measured at several."""
+    commits: dict[str, set[str]] = {}
+    for r in results:
+        commits.setdefault(str(r.model["name"]), set()).add(r.commit)
+    return {
+        (name, commit): name if len(found) == 1 else f"{name}@{commit[:8]}"
+        for name, found in commits.items()
+        for commit in sorted(found)
+    }

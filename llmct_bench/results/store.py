@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from safetensors import SafetensorError
 
 from llmct_bench.affect import AffectFit, Scores, load_fit
 from llmct_bench.errors import ResultError
-from llmct_bench.results.schema import SCHEMA_VERSION, ResultCard
+from llmct_bench.results.schema import ResultCard
 
 _CARD, _SCORES, _FIT = "card.json", "scores.parquet", "fit.safetensors"
 
@@ -37,10 +38,10 @@ class ResultStore:
         """The stored result with exactly this key; None where there is none, or one with another key or schema, or a
         broken one (which is then measured again)."""
         try:
-            card = ResultCard.from_json((self.place(model, commit, suite) / _CARD).read_text(encoding="utf-8"))
+            card = _read_card(self.place(model, commit, suite) / _CARD)
         except (FileNotFoundError, ResultError):
             return None
-        return card if card.key == key and card.schema == SCHEMA_VERSION else None
+        return card if card.key == key else None
 
     def holds(self, model: str, commit: str, suite: str) -> bool:
         """True where some result lies, whatever its key."""
@@ -61,8 +62,9 @@ class ResultStore:
                 fit.save(scratch / _FIT)
             (scratch / _CARD).write_text(card.to_json(), encoding="utf-8")
             _replace(scratch, target)
-        except OSError as error:
-            raise ResultError(f"cannot write {target}: {error.strerror or error}; nothing stored was lost") from error
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ResultError(f"cannot write {target}: {reason}; nothing stored was lost") from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return target
@@ -78,26 +80,45 @@ class ResultStore:
                 frame[column] = frame[column].astype(str)
         return Scores.from_frame(frame)
 
-    def fit(self, model: str, commit: str, suite: str) -> AffectFit:
-        """The stored fit of a reference result."""
-        return load_fit(self.place(model, commit, suite) / _FIT)
+    def fit(self, model: str, commit: str, suite: str) -> AffectFit | None:
+        """The stored fit of a reference result; None where it is missing or broken (it is then made again)."""
+        try:
+            return load_fit(self.place(model, commit, suite) / _FIT)
+        except (FileNotFoundError, SafetensorError, KeyError, ValueError):
+            return None
 
     def cards(self) -> Iterator[ResultCard]:
         """All results, in the order of their paths. Raises ResultError naming a file that cannot be read."""
         for path in sorted(self.root.glob(f"*/*/*/{_CARD}")):
+            if path.parent.name.startswith("."):  # what a killed save left
+                continue
             try:
-                yield ResultCard.from_json(path.read_text(encoding="utf-8"))
+                yield _read_card(path)
             except ResultError as error:
                 raise ResultError(f"{path}: {error}; delete the folder and run again") from error
 
 
+def _read_card(path: Path) -> ResultCard:
+    try:
+        return ResultCard.from_json(path.read_bytes().decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ResultError(f"not a result card: not UTF-8 (byte {error.start})") from error
+
+
 def _replace(scratch: Path, target: Path) -> None:
     """Put ``scratch`` in the place of ``target``. A folder cannot be renamed over a full one, so the old result is
-    moved aside first; its card goes first of all, so that a kill in between leaves no half result behind."""
-    if target.exists():
-        (target / _CARD).unlink(missing_ok=True)
-        shutil.rmtree(target)
-    os.replace(scratch, target)
+    moved aside first and back again if the rename fails; a kill in between leaves no result there, never a half one."""
+    if not target.exists():
+        os.replace(scratch, target)
+        return
+    aside = scratch.with_name(scratch.name + ".old")
+    os.replace(target, aside)
+    try:
+        os.replace(scratch, target)
+    except OSError:
+        os.rename(aside, target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _compact(frame: pd.DataFrame) -> pd.DataFrame:

@@ -55,7 +55,9 @@ def read_folder(folder: Path) -> Suite:
     for path in files:
         if not path.is_file():
             continue
-        for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for n, line in enumerate(_text(path).split("\n"), 1):  # not splitlines: a text may hold other separators
+            if not line.strip():
+                continue
             try:
                 rows.append((f"{path}:{n}", json.loads(line)))
             except json.JSONDecodeError as error:
@@ -65,11 +67,18 @@ def read_folder(folder: Path) -> Suite:
 
 def _card(path: Path) -> SuiteCard:
     try:
-        return SuiteCard.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return SuiteCard.model_validate(yaml.safe_load(_text(path)))
     except yaml.YAMLError as error:
         raise SuiteError(f"{path}: broken YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         raise SuiteError(f"{path}: {_first(error)}") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise SuiteError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
 
 
 def _suite(card: SuiteCard, rows: Iterable[tuple[str, Any]]) -> Suite:

@@ -10,6 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from llmct_bench.emotions import NAMES, NEUTRAL
+
 Design = Literal["reference", "circumplex", "shock", "retention"]
 
 
@@ -44,7 +46,9 @@ class Item(BaseModel):
     filler: str = ""
 
     @model_validator(mode="after")
-    def _reads_exist(self) -> Item:
+    def _is_sound(self) -> Item:
+        if self.emotion not in (*NAMES, NEUTRAL):
+            raise ValueError(f"item {self.id}: unknown emotion {self.emotion!r}; known: {', '.join((*NAMES, NEUTRAL))}")
         if any(not 0 <= r < len(self.messages) for r in self.reads):
             raise ValueError(f"item {self.id}: reads {list(self.reads)} lie outside of its messages")
         if list(self.reads) != sorted(set(self.reads)):
@@ -89,13 +93,14 @@ class Suite:
         return content_hash(self.card.design, self.items)
 
     def limited(self, scenarios: int) -> Suite:
-        """The suite cut down to ``scenarios`` scenarios, taken round-robin over the emotions it crosses with
-        scenarios, so that a short run keeps the design balanced. The reference is never cut."""
+        """The suite cut down to ``scenarios`` scenarios, taken in turn from the groups with the same emotions and
+        keyworded or not, so that a short run keeps the design balanced. The reference is never cut."""
         if scenarios <= 0 or self.card.design == "reference" or scenarios >= len(self.scenarios):
             return self
         by_emotion: dict[tuple[str, ...], list[str]] = {}
         for s in self.scenarios:
-            own = tuple(sorted({i.emotion for i in self.items if i.scenario == s and i.intensity > 0}))
+            items = [i for i in self.items if i.scenario == s]
+            own = (str(items[0].keyworded), *sorted({i.emotion for i in items if i.intensity > 0}))
             by_emotion.setdefault(own, []).append(s)
         queues = list(by_emotion.values())
         kept: set[str] = set()

@@ -27,11 +27,11 @@ ESTIMANDS: dict[str, Estimand] = {
 
 
 def estimate_all(measurement: Measurement, design: str) -> list[TraitEstimate]:
-    """Every trait that the design of a suite supports. Where fewer than `MIN_CLUSTERS` scenarios are left (because the
-    others did not fit into the model's context), all of them are invalid."""
+    """Every trait that the design of a suite supports. Where fewer than `MIN_CLUSTERS` scenarios are left (in a short
+    run, or because the others did not fit into the model's context), all of them are invalid."""
     scenarios = measurement.frame["scenario"].nunique()
     if scenarios < MIN_CLUSTERS:
-        return unavailable(design, f"{scenarios} scenarios fit into the context, {MIN_CLUSTERS} are needed")
+        return unavailable(design, f"{scenarios} scenarios could be read, {MIN_CLUSTERS} are needed")
     return [e.estimate(measurement) for e in ESTIMANDS.values() if e.design == design]
 
 

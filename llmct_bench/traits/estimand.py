@@ -84,7 +84,8 @@ class TraitEstimate:
     def from_json(data: dict[str, Any]) -> TraitEstimate:
         """Back from `to_json`."""
         numbers = ("estimate", "low", "high", "se", "p_value", "effect")
-        return TraitEstimate(**{**data, **{k: _number(data[k]) for k in numbers}})
+        clusters = {k: _number(v) for k, v in data["per_cluster"].items()}
+        return TraitEstimate(**{**data, **{k: _number(data[k]) for k in numbers}, "per_cluster": clusters})
 
 
 @dataclass(frozen=True)
