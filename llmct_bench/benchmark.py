@@ -235,25 +235,24 @@ def run(
     limit: int = 0,
     options: LoadOptions | None = None,
     existing: Existing = "skip",
-    budget: int = TOKEN_BUDGET,
-    progress: Progress | None = None,
+    session: Session | None = None,
     on_failure: Callable[[str, LlmctError], None] | None = None,
 ) -> Leaderboard:
     """The whole job, resumable: measure every model on every suite, then write ``output/reports``.
 
     ``models`` default to the phantom panel, ``suites`` to all shipped ones; ``limit`` cuts every trait suite to so
-    many scenarios. Results lie under ``output/results``. A model that fails does not stop the others: its error goes
-    to ``on_failure`` (without one, the first error is raised when the other models are done and reported). Where no
-    model is left, nothing is written and the leaderboard is empty.
+    many scenarios; ``session`` sets the token budget and who is told about progress. Results lie under
+    ``output/results``. A model that fails does not stop the others: its error goes to ``on_failure`` (without one, the
+    first error is raised when the other models are done and reported). Where no model is left, nothing is written and
+    the leaderboard is empty.
     """
-    shown: Progress = progress or Silent()
     cards = [get_model(m) if isinstance(m, str) else m for m in (models or default_models())]
     chosen = [(get_suite(s) if isinstance(s, str) else s).limited(limit) for s in (suites or list_suites())]
     references = [s.key for s in chosen if s.card.design == "reference"]
     if len(references) > 1:
         raise SuiteError(f"one reference suite at a time, not {', '.join(references)}")
     folder = Path(output)
-    store, session = ResultStore(folder / "results"), Session(budget, shown)
+    store, session = ResultStore(folder / "results"), session or Session()
     results: list[ResultCard] = []
     failures: list[LlmctError] = []
     for card in cards:

@@ -88,7 +88,7 @@ def run(
     """Measure models on suites and write the leaderboard. Resumable: what is stored is not measured again."""
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    from llmct_bench.benchmark import PRESETS
+    from llmct_bench.benchmark import PRESETS, Session
     from llmct_bench.benchmark import run as run_job
     from llmct_bench.models import LoadOptions
 
@@ -111,8 +111,7 @@ def run(
             limit=limit or PRESETS[preset],
             options=LoadOptions(device, dtype, offline, trust_remote_code, allow_pickle),
             existing=existing,  # type: ignore[arg-type]
-            budget=token_budget,
-            progress=bars,
+            session=Session(token_budget, bars),
             on_failure=failure,
         )
     if as_json:

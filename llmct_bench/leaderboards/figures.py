@@ -6,7 +6,7 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart; models a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -118,15 +118,9 @@ def layer_profile(board: Leaderboard) -> Figure:
     """Separability by relative depth, one line a model, with the interval of each point."""
     rows = _profiled(board)
     figure, ax = plt.subplots(figsize=(7.5, 4.2))
-    for i, (row, colour) in enumerate(zip(rows, _colours(len(rows)), strict=True)):
-        profile = np.array(
-            [[np.nan if v is None else float(v) for v in p] for p in row.estimate.details["profile"]],
-            dtype=float,
-        )
-        depth = np.linspace(0, 1, len(profile))
-        ax.fill_between(depth, profile[:, 1], profile[:, 2], color=colour, alpha=0.12, lw=0)
-        marker = _MARKERS[i % len(_MARKERS)]
-        ax.plot(depth, profile[:, 0], marker=marker, ms=5, color=colour, lw=1.6, label=_short(row.model))
+    for row, line in zip(rows, _lines(ax, rows), strict=True):
+        profile = np.array(row.estimate.details["profile"], dtype=float)  # None becomes NaN
+        line(np.linspace(0, 1, len(profile)), *profile.T)
     ax.axhline(0, color="black", lw=1, ls=":")
     ax.set_xlabel("relative depth")
     ax.set_ylabel("separability d² (null 0)")
@@ -140,20 +134,9 @@ def retention_curves(board: Leaderboard) -> Figure:
     """What is left of an opening's mood by lag, as a share of the first reading, with the interval of each lag."""
     rows = _with_curves(board)
     figure, ax = plt.subplots(figsize=(7.5, 4.2))
-    for i, (row, colour) in enumerate(zip(rows, _colours(len(rows)), strict=True)):
+    for row, line in zip(rows, _lines(ax, rows), strict=True):
         curve = np.array(row.estimate.details["curve"], dtype=float)
-        scale = curve[0, 1]
-        marker = _MARKERS[i % len(_MARKERS)]
-        ax.fill_between(curve[:, 0], curve[:, 2] / scale, curve[:, 3] / scale, color=colour, alpha=0.12, lw=0)
-        ax.plot(
-            curve[:, 0],
-            curve[:, 1] / scale,
-            marker=marker,
-            ms=5,
-            lw=1.6,
-            color=colour,
-            label=_short(row.model),
-        )
+        line(curve[:, 0], *(curve[:, 1:] / curve[0, 1]).T)
     ax.axhline(0, color="black", lw=1, ls=":")
     ax.set_xlabel("exchanges since the opening")
     ax.set_ylabel("y(k) / y(0)")
@@ -201,6 +184,17 @@ def controls(board: Leaderboard) -> Figure:
     figure.suptitle("A model with no emotion at all (phantom/zero-emotion)", fontsize=13)
     figure.tight_layout(w_pad=2)
     return figure
+
+
+def _lines(ax: Any, rows: list[Row]) -> Iterator[Callable[..., None]]:
+    """For each model a function that draws its line (x, y, low, high) with a band, in its own colour and marker."""
+    for i, (row, colour) in enumerate(zip(rows, _colours(len(rows)), strict=True)):
+
+        def line(x: Any, y: Any, low: Any, high: Any, i: int = i, colour: Any = colour, name: str = row.model) -> None:
+            ax.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
+            ax.plot(x, y, marker=_MARKERS[i % len(_MARKERS)], ms=5, lw=1.6, color=colour, label=_short(name))
+
+        yield line
 
 
 def _colours(n: int) -> list[Any]:

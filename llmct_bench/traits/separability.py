@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmct_bench.affect import class_means, noise_precision
+from llmct_bench.affect import class_means, noise_precision, separability
 from llmct_bench.emotions import NAMES
 from llmct_bench.stats import crossnobis, jackknife_t
 from llmct_bench.traits.estimand import Estimand, Measurement, TraitEstimate, complete, result
@@ -24,18 +24,17 @@ def estimate(m: Measurement) -> TraitEstimate:
         scenarios,
         pseudo,
         interval.p_value(0.0),
-        details={"profile": _profile(m), "depth": m.depth},
+        details={"profile": _profile(m, set(scenarios)), "depth": m.depth},
     )
 
 
-def _profile(m: Measurement) -> list[list[float]]:
-    """d2 with its interval at every point: [estimate, low, high]."""
+def _profile(m: Measurement, scenarios: set[str]) -> list[list[float]]:
+    """d2 of the same scenarios with its interval at every point: [estimate, low, high]."""
+    keep = m.scores.index["scenario"].isin(scenarios).to_numpy()
+    index = m.scores.index[keep]
     rows = []
     for point in range(m.scores.values.shape[1]):
-        p = m.scores.values[:, point, : len(NAMES)]
-        means, scenarios = class_means(p, m.scores.index)
-        precision = noise_precision(p, m.scores.index)
-        i, _ = jackknife_t(lambda w, a=means, s=precision: crossnobis(a, s, w), len(scenarios))  # type: ignore[misc]
+        i = separability(m.scores.values[keep, point, : len(NAMES)], index)
         rows.append([i.estimate, i.low, i.high])
     return rows
 
