@@ -60,6 +60,16 @@ def test_dampening_is_one_minus_the_gain(gain: float) -> None:
     assert e.estimate == pytest.approx(1 - gain, abs=1e-9)
 
 
+def test_the_designed_dose_is_the_instrument_of_the_gain() -> None:
+    """A gain of .5 at doses 1 and 2 and of 1 at dose 3: g = sum c p^A / sum c p^U = (.5 + 2 + 9) / (1 + 4 + 9)."""
+    rows = shock_rows(0.5, 1.0)
+    for r in rows:
+        if r["role"] == "assistant" and r["intensity"] == 3:
+            twin = next(x for x in rows if x["item"] == r["twin"])
+            r[r["emotion"]] = twin[r["emotion"]] + 2 * (r[r["emotion"]] - twin[r["emotion"]])
+    assert estimate("dampening", rows).estimate == pytest.approx(1 - 11.5 / 14)
+
+
 def test_absorption_is_the_difference_of_mean_responses() -> None:
     """Mean dose 2, mean strength s: R_neutral - R_calm = 2 s (1 - calm), and its share of R_neutral is 1 - calm."""
     rows = shock_rows(1.0, 0.25)
