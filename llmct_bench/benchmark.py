@@ -131,8 +131,9 @@ class _Job:
     def _certificate(self) -> AdapterCertificate:
         certificate = certify(self.model)
         if not certificate.passed:
+            hint = "" if self.model.dtype == "float32" else f" (in {self.model.dtype}: try --dtype float32)"
             raise ModelError(
-                f"{self.model.card.name} fails its adapter certificate and is not scored: {certificate.failures()}"
+                f"{self.model.card.name} fails its adapter certificate and is not scored{hint}: {certificate.failures()}"
             )
         return certificate
 
