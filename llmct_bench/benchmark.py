@@ -133,7 +133,8 @@ class _Job:
         if not certificate.passed:
             hint = "" if self.model.dtype == "float32" else f" (in {self.model.dtype}: try --dtype float32)"
             raise ModelError(
-                f"{self.model.card.name} fails its adapter certificate and is not scored{hint}: {certificate.failures()}"
+                f"{self.model.card.name} fails its adapter certificate and is not scored{hint}: "
+                f"{certificate.failures()}"
             )
         return certificate
 
