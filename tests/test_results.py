@@ -24,7 +24,7 @@ from handmade import ENVIRONMENT, RUN, card, command, trait
 
 from llmct_bench.affect import AffectFit, Scores
 from llmct_bench.affect.layers import LayerChoice
-from llmct_bench.benchmark import PRESETS, Silent, load_results, run
+from llmct_bench.benchmark import PRESETS, Session, Silent, load_results, run
 from llmct_bench.errors import ResultError
 from llmct_bench.results import SCHEMA_VERSION, ResultCard, ResultStore, result_key, store
 
@@ -379,7 +379,7 @@ def test_a_killed_run_goes_on_where_it_was(whole: Path, tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGKILL
     before, log = stored(tmp_path), Log()
     assert 3 <= len(before) < 8
-    run(MODELS, output=tmp_path, limit=PRESETS["quick"], progress=log)
+    run(MODELS, output=tmp_path, limit=PRESETS["quick"], session=Session(progress=log))
     after = stored(tmp_path)
     assert len(after) == 8
     assert {k: after[k] for k in before} == before
@@ -403,7 +403,13 @@ def test_existing_error_refuses_and_touches_nothing(whole: Path, tmp_path: Path)
     shutil.copytree(whole / "results", tmp_path / "results")
     files, log = tree(tmp_path), Log()
     with pytest.raises(ResultError, match="holds a result already: use --existing skip or overwrite"):
-        run(["phantom/neutral"], output=tmp_path, limit=PRESETS["quick"], existing="error", progress=log)
+        run(
+            ["phantom/neutral"],
+            output=tmp_path,
+            limit=PRESETS["quick"],
+            existing="error",
+            session=Session(progress=log),
+        )
     assert log.scans == []
     assert tree(tmp_path) == files
 
@@ -412,7 +418,7 @@ def test_existing_overwrite_measures_again(whole: Path, tmp_path: Path) -> None:
     """The same numbers come out, in a file of today."""
     shutil.copytree(whole / "results", tmp_path / "results")
     before, log, name = stored(tmp_path), Log(), "phantom/neutral · reference@"
-    run(["phantom/neutral"], ["reference"], tmp_path, existing="overwrite", progress=log)
+    run(["phantom/neutral"], ["reference"], tmp_path, existing="overwrite", session=Session(progress=log))
     assert [s.startswith(name) for s in log.scans] == [True]
     after = stored(tmp_path)
     assert {k for k in after if after[k] != before[k]} == {k for k in after if k.startswith(name)}
@@ -427,7 +433,7 @@ def test_another_suite_of_the_same_name_is_measured(whole: Path, tmp_path: Path)
     data = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**data, "key": "of another time"}), encoding="utf-8")
     log = Log()
-    run(["phantom/neutral"], output=tmp_path, limit=PRESETS["quick"], progress=log)
+    run(["phantom/neutral"], output=tmp_path, limit=PRESETS["quick"], session=Session(progress=log))
     assert [s.split("@")[0] for s in log.scans] == ["phantom/neutral · circumplex"]
     assert ResultCard.from_json(path.read_text(encoding="utf-8")).key == data["key"]
 
