@@ -185,7 +185,8 @@ def test_figures_take_any_name(tmp_path: Path) -> None:
 
 def test_dollar_signs_in_a_name_are_no_formula(tmp_path: Path) -> None:
     """A name that is no valid TeX does not stop the report."""
-    leaderboard([card(r"a$\frac{$b", trait())]).write(tmp_path)
+    written = leaderboard([card(r"a$\frac{$b", trait())]).write(tmp_path)
+    assert {p.name for p in written} >= {"leaderboard.md", "forest.svg", "forest.png"}
 
 
 # --- ranks ------------------------------------------------------------------------------------------------------

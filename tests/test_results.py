@@ -442,5 +442,8 @@ def test_a_lost_fit_is_made_again(whole: Path, tmp_path: Path) -> None:
     """A reference result whose fit is gone is measured again instead of ending in a traceback."""
     shutil.copytree(whole / "results", tmp_path / "results")
     next(tmp_path.glob("results/phantom--neutral/*/reference*/fit.safetensors")).unlink()
-    shutil.rmtree(next(tmp_path.glob("results/phantom--neutral/*/circumplex*")))
+    lost = next(tmp_path.glob("results/phantom--neutral/*/circumplex*"))
+    before = ResultCard.from_json((lost / "card.json").read_text(encoding="utf-8"))
+    shutil.rmtree(lost)
     run(["phantom/neutral"], output=tmp_path, limit=PRESETS["quick"])
+    assert ResultCard.from_json((lost / "card.json").read_text(encoding="utf-8")).traits == before.traits

@@ -121,12 +121,7 @@ def layer_profile(board: Leaderboard) -> Figure:
     for row, line in zip(rows, _lines(ax, rows), strict=True):
         profile = np.array(row.estimate.details["profile"], dtype=float)  # None becomes NaN
         line(np.linspace(0, 1, len(profile)), *profile.T)
-    ax.axhline(0, color="black", lw=1, ls=":")
-    ax.set_xlabel("relative depth")
-    ax.set_ylabel("separability d² (null 0)")
-    ax.set_title("Where the emotions come apart")
-    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    sns.despine(ax=ax)
+    _finish(ax, "relative depth", "separability d² (null 0)", "Where the emotions come apart")
     return figure
 
 
@@ -137,12 +132,7 @@ def retention_curves(board: Leaderboard) -> Figure:
     for row, line in zip(rows, _lines(ax, rows), strict=True):
         curve = np.array(row.estimate.details["curve"], dtype=float)
         line(curve[:, 0], *(curve[:, 1:] / curve[0, 1]).T)
-    ax.axhline(0, color="black", lw=1, ls=":")
-    ax.set_xlabel("exchanges since the opening")
-    ax.set_ylabel("y(k) / y(0)")
-    ax.set_title("How long the mood of an opening stays")
-    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    sns.despine(ax=ax)
+    _finish(ax, "exchanges since the opening", "y(k) / y(0)", "How long the mood of an opening stays")
     return figure
 
 
@@ -184,6 +174,14 @@ def controls(board: Leaderboard) -> Figure:
     figure.suptitle("A model with no emotion at all (phantom/zero-emotion)", fontsize=13)
     figure.tight_layout(w_pad=2)
     return figure
+
+
+def _finish(ax: Any, x: str, y: str, title: str) -> None:
+    """The null as a line, labels, and the legend beside the axes."""
+    ax.axhline(0, color="black", lw=1, ls=":")
+    ax.set(xlabel=x, ylabel=y, title=title)
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    sns.despine(ax=ax)
 
 
 def _lines(ax: Any, rows: list[Row]) -> Iterator[Callable[..., None]]:
