@@ -162,8 +162,8 @@ class _Job:
             scores = score(states, fit)
             traits = estimate_all(measure(scores, fit, keyworded_only=subset == "keyworded"), design)
         else:
-            self.session.progress.message(f"{self.model.card.name} · {suite.key}: nothing fits into the context")
-            traits = unavailable(design, f"no item fits into the context of {self.model.context} tokens")
+            self.session.progress.message(f"{self.model.card.name} · {suite.key}: the model can read no item")
+            traits = unavailable(design, f"the model can read no item (context {self.model.context} tokens)")
         card = ResultCard(
             key=key,
             model=self.model.facts(),

@@ -60,6 +60,15 @@ def test_what_does_not_fit_is_left_out_and_named() -> None:
     assert len(rendered.readouts) == len(rendered.index) == 1
 
 
+def test_what_the_tokenizer_does_not_know_is_left_out() -> None:
+    """By more than half of its characters: an unknown name in a known sentence does no harm."""
+    tokenizer = build_tokenizer(["the", "bus"])
+    kept = {
+        text: len(render(one_item(text), tokenizer, 99).readouts) for text in ("the bus", "the bus xyz", "the xyzu")
+    }
+    assert kept == {"the bus": 1, "the bus xyz": 1, "the xyzu": 0}
+
+
 def test_a_template_that_changes_the_text_is_refused() -> None:
     """Otherwise the span would be wrong without anybody noticing."""
     tokenizer = build_tokenizer(["the", "bus"])

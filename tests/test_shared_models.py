@@ -48,7 +48,7 @@ def test_states_equal_output_hidden_states(model: LoadedModel) -> None:
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
 
 
-def test_what_exceeds_the_context_is_left_out_and_never_cut(model: LoadedModel) -> None:
+def test_what_cannot_be_read_is_left_out_and_never_cut(model: LoadedModel) -> None:
     suite = get_suite("circumplex").limited(3)
     rendered = render(suite, model.tokenizer, model.context)
     kept = len(rendered.readouts)

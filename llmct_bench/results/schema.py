@@ -20,7 +20,7 @@ class ResultCard:
     """Everything about one model on one suite except the scores themselves (`scores.parquet` beside it).
 
     ``key`` is a hash of all that determines the content. ``fit`` says at which layer and on which reference the
-    scores were taken; ``raw`` are the seed-compatible numbers; ``left_out`` the readouts that did not fit.
+    scores were taken; ``raw`` are the seed-compatible numbers; ``left_out`` the readouts that the model cannot read.
     """
 
     key: str

@@ -32,7 +32,8 @@ class Rendered:
 
     ``index`` has one row a readout: item, scenario, emotion, intensity, split, keyworded, template, context,
     filler, twin, role (of the message read), lag (user messages before it) and tokens (position of the middle
-    of the content). ``left_out`` names the readouts that do not fit into the context, never truncated.
+    of the content). ``left_out`` names the readouts that do not fit into the context (nothing is ever truncated) or
+    whose content the tokenizer does not know by more than half: the model cannot read those.
     """
 
     readouts: tuple[Readout, ...]
@@ -62,7 +63,13 @@ def render(suite: Suite, tokenizer: Any, context: int) -> Rendered:
         if len(tokens) > context:
             left_out.append(f"{item.id}[{read}]")
             continue
-        start, stop = _span(texts[n], item.messages[read].content, np.asarray(encoded["offset_mapping"][n]), item.id)
+        offsets = np.asarray(encoded["offset_mapping"][n])
+        start, stop = _span(texts[n], item.messages[read].content, offsets, item.id)
+        lengths = (offsets[:, 1] - offsets[:, 0])[start:stop]
+        unknown = np.array([t == tokenizer.unk_token_id for t in tokens[start:stop]])
+        if lengths[unknown].sum() > lengths.sum() / 2:
+            left_out.append(f"{item.id}[{read}]")
+            continue
         readouts.append(Readout(tokens, start, stop))
         rows.append(_row(item, read, (start + stop) / 2))
     return Rendered(tuple(readouts), pd.DataFrame(rows, columns=INDEX_COLUMNS), tuple(left_out))

@@ -23,7 +23,7 @@ class States:
 
     ``array`` (n_readouts, n_points, d_model) float32: mean over the content tokens of the message that is read;
     ``last``: the same shape, at the last token of the rendered text (the seed system's readout). ``index`` has one
-    row a readout (see `Rendered`), ``left_out`` the readouts that did not fit into the context.
+    row a readout (see `Rendered`), ``left_out`` those that the model cannot read.
     """
 
     array: NDArray[np.float32]
@@ -50,8 +50,8 @@ def scan(
     rendered = rendered or render(suite, model.tokenizer, model.context)
     if not rendered.readouts:
         raise ModelError(
-            f"{model.card.name}: none of the {len(rendered.left_out)} readouts of {suite.key} fits into its context "
-            f"of {model.context} tokens"
+            f"{model.card.name} can read none of the {len(rendered.left_out)} readouts of {suite.key}: they exceed its "
+            f"context of {model.context} tokens, or its tokenizer does not know the text"
         )
     chosen = tuple(points or model.adapter.residual_points())
     plan = make_plan(rendered.readouts, budget)
