@@ -55,6 +55,7 @@ def render(suite: Suite, tokenizer: Any, context: int) -> Rendered:
         return_attention_mask=False,
         verbose=False,
     )
+    unknown = _unknown(tokenizer)
     readouts: list[Readout] = []
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
@@ -66,8 +67,7 @@ def render(suite: Suite, tokenizer: Any, context: int) -> Rendered:
         offsets = np.asarray(encoded["offset_mapping"][n])
         start, stop = _span(texts[n], item.messages[read].content, offsets, item.id)
         lengths = (offsets[:, 1] - offsets[:, 0])[start:stop]
-        unknown = np.array([t == tokenizer.unk_token_id for t in tokens[start:stop]])
-        if lengths[unknown].sum() > lengths.sum() / 2:
+        if lengths[np.isin(tokens[start:stop], unknown)].sum() > lengths.sum() / 2:
             left_out.append(f"{item.id}[{read}]")
             continue
         readouts.append(Readout(tokens, start, stop))
@@ -107,6 +107,14 @@ def render_text(messages: tuple[Turn, ...], tokenizer: Any) -> str:
     except TemplateError as error:
         raise ModelError(f"the chat template refuses a conversation of the suite: {error}") from error
     return str(text)
+
+
+def _unknown(tokenizer: Any) -> list[int]:
+    """The ids that stand for unknown text: some tokenizers name them only in their core."""
+    core = tokenizer.backend_tokenizer
+    token = getattr(core.model, "unk_token", None)
+    found = {tokenizer.unk_token_id, core.token_to_id(token) if token else None}
+    return sorted(i for i in found if i is not None)
 
 
 def _span(text: str, content: str, offsets: Any, item: str) -> tuple[int, int]:
