@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import transformers
 
 from llmct_bench import __version__
-from llmct_bench.adapters import AdapterCertificate, LoadedModel, certify, load
+from llmct_bench.adapters import AdapterCertificate, LoadedModel, certificate_subject, certify, load, subject_key
 from llmct_bench.affect import AffectFit, Scores, fit_affect, score
 from llmct_bench.calibration import planted
 from llmct_bench.errors import LlmctError, ModelError, ResultError, SuiteError
@@ -129,13 +129,16 @@ class _Job:
 
     @cached_property
     def _certificate(self) -> AdapterCertificate:
-        certificate = certify(self.model)
+        name, commit = self.model.card.name, self.model.commit
+        key = subject_key(certificate_subject(self.model))
+        certificate = self.store.certificate(name, commit, key) if self.store is not None else None
+        if certificate is None:
+            certificate = certify(self.model)
+            if self.store is not None:
+                self.store.save_certificate(name, commit, certificate)
         if not certificate.passed:
             hint = "" if self.model.dtype == "float32" else f" (in {self.model.dtype}: try --dtype float32)"
-            raise ModelError(
-                f"{self.model.card.name} fails its adapter certificate and is not scored{hint}: "
-                f"{certificate.failures()}"
-            )
+            raise ModelError(f"{name} fails its adapter certificate and is not scored{hint}: {certificate.failures()}")
         return certificate
 
     @cached_property

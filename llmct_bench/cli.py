@@ -183,15 +183,46 @@ def models_certify(
     offline: Offline = False,
     trust_remote_code: RemoteCode = False,
     allow_pickle: Pickle = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the adapter certificate: measured errors beside tolerances."""
-    from llmct_bench.adapters import certify, load
+    from llmct_bench.adapters import CHECKS, certify, load
     from llmct_bench.models import LoadOptions
 
     certificate = certify(load(name, LoadOptions(device, dtype, offline, trust_remote_code, allow_pickle)))
-    for check in certificate.checks:
-        print(f"{'passed' if check.passed else 'FAILED'}  {check.error:.2e} ≤ {check.tolerance:.0e}  {check.name}")
+    if as_json:
+        print(json.dumps(certificate.to_json()))
+    else:
+        for check in certificate.checks:
+            limit = "" if check.required else " (a limit of the model, not needed here)"
+            print(f"{'passed' if check.passed else 'FAILED'}  {check}: {CHECKS[check.name]}{limit}")
+        print(f"noise floor: {certificate.floor:.1e} of the largest state")
     if not certificate.passed:
+        raise typer.Exit(1)
+
+
+@models_app.command("architectures")
+def models_architectures(
+    types: Annotated[
+        list[str] | None, typer.Argument(help="Model types; default: all that transformers knows.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Write the page here (Markdown).")] = None,
+) -> None:
+    """Certify every architecture that transformers knows, at tiny random size (about a minute)."""
+    import torch
+
+    from llmct_bench.adapters.coverage import model_types, sweep, write_page
+
+    unknown = sorted(set(types or ()) - set(model_types()))
+    if unknown:
+        raise typer.BadParameter(f"no causal language model in this transformers: {', '.join(unknown)}")
+    torch.set_num_threads(1)  # models this small are slower on several threads
+    rows = sweep(types, lambda row: print(f"{row.model_type:28} {row.status:14} {row.reason}", flush=True))
+    counts = {status: sum(r.status == status for r in rows) for status in dict.fromkeys(r.status for r in rows)}
+    print(", ".join(f"{n} {status}" for status, n in counts.items()))
+    if to is not None:
+        print(write_page(rows, to))
+    if counts.get("failed"):
         raise typer.Exit(1)
 
 

@@ -35,7 +35,7 @@ def card(model: str = "a", *traits: TraitEstimate, **changes: Any) -> ResultCard
         "left_out": [],
         "fit": {"reference": "reference@1.0.0", "layer": layer},
         "raw": {},
-        "certificate": [{"name": "identity", "error": 1e-7, "tolerance": 1e-4, "passed": True}],
+        "certificate": {"passed": True, "floor": 1e-7, "checks": []},
         "run": {"dtype": "float32", "device": "cpu"},
         "provenance": {"packages": {"numpy": "2.0"}, "time": "2025-01-01T00:00:00+00:00"},
     }

@@ -168,7 +168,7 @@ def test_run_scores_every_suite_and_writes_the_leaderboard(runs: Runs) -> None:
     for suite, card in results.items():
         assert (card["model"]["name"], card["model"]["hub_id"]) == ("qwen2.5-3b-instruct", QWEN)
         assert card["model"]["source"] == "hub"
-        assert all(check["passed"] for check in card["certificate"])
+        assert all(check["passed"] for check in card["certificate"]["checks"])
         assert card["n_scenarios"] == 8 or suite not in limited
         scores = pd.read_parquet(card["folder"] / "scores.parquet")
         assert len(scores) == card["n_readouts"] * 3  # two blocks have three boundaries

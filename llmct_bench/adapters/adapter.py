@@ -1,44 +1,58 @@
-"""Where the residual stream is in a given model, and how it is read there."""
+"""Where the residual stream is in a given model, and how it is read and edited there."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from llmct_bench.adapters.architectures import CONTRIBUTIONS, Contributions
+from llmct_bench.adapters.architectures import HEAD, LOGITS, SHARED_NORM, Contributions, Streams
 from llmct_bench.errors import ModelError
 
 #: Called at a point with the point's position in the requested list and its value (batch, tokens, d_model).
 Reader = Callable[[int, Tensor], None]
+#: From the value at a point to the value that takes its place, both (batch, tokens, d_model).
+Edit = Callable[[Tensor], Tensor]
+#: Rows and tokens of a pass: (row, first token, token after the last one).
+Span = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Point:
-    """A place in the residual stream. ``resid`` i is the input of block i (i < L) or, for i = L, the output of the
-    last block before the final norm; ``attn`` i and ``mlp`` i are what block i adds."""
+    """A place in a model. ``resid`` i is the input of block i (i < L) or, for i = L, the output of the last block
+    before the final norm; ``attn`` i and ``mlp`` i are what block i adds to the residual stream; ``final_norm`` (its
+    layer does not matter) is the output of the final norm, which the head reads."""
 
     kind: str
-    layer: int
+    layer: int = 0
 
     def __str__(self) -> str:
-        return f"{self.kind}.{self.layer}"
+        return self.kind if self.kind == "final_norm" else f"{self.kind}.{self.layer}"
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """The parts of a causal language model that the scan needs. It never changes the model."""
+    """The parts of a causal language model that are read and edited. It never changes or moves the model.
 
+    ``final`` are the modules between the last block and the head, in order (usually one norm); None where that way is
+    written out in the model's own code, with no module whose input is the last state. Where an architecture
+    carries several parallel residual streams (hyper-connections), the state at a point is their concatenation and
+    ``d_model`` their common width.
+    """
+
+    module: nn.Module
     decoder: nn.Module
-    blocks: nn.ModuleList
+    blocks: Sequence[nn.Module]
+    final: tuple[nn.Module, ...] | None
     model_type: str
     d_model: int
-    contributions: Contributions | None
-    scale: float
+    contributions: Contributions | None = None
+    scale: float = 1.0
+    streams: Streams | None = None
 
     @property
     def n_layers(self) -> int:
@@ -49,89 +63,201 @@ class Adapter:
         """resid.0 .. resid.L"""
         return [Point("resid", i) for i in range(self.n_layers + 1)]
 
-    def run(self, input_ids: Tensor) -> None:
-        """One pass of the body (no head, no cache) over right-padded ids. Causality makes a mask unnecessary:
-        no position sees the padding on its right."""
-        self.decoder(input_ids=input_ids, use_cache=False)
+    def contribution_points(self) -> list[Point]:
+        """attn.0, mlp.0 .. attn.L-1, mlp.L-1, or none where no two-term split is known."""
+        if self.contributions is None:
+            return []
+        return [Point(kind, i) for i in range(self.n_layers) for kind in ("attn", "mlp")]
+
+    def points(self) -> list[Point]:
+        """Every point of this model."""
+        norm = [Point("final_norm")] if self.final and self.model_type not in SHARED_NORM else []
+        return [*self.residual_points(), *self.contribution_points(), *norm]
+
+    def run(self, input_ids: Tensor, **inputs: Any) -> None:
+        """One pass of the body (no head, no cache). Right-padded ids need nothing else: causality makes a mask
+        unnecessary, because no position sees the padding on its right."""
+        self.decoder(input_ids=input_ids, use_cache=False, **inputs)
+
+    def run_left_padded(self, input_ids: Tensor, lengths: Sequence[int]) -> None:
+        """One pass over left-padded rows, with the mask and the positions that they need. Left padding without
+        positions is off by tens of per cent in models with learned positions."""
+        width = input_ids.shape[1]
+        starts = torch.tensor([width - n for n in lengths], device=input_ids.device).unsqueeze(1)
+        places = torch.arange(width, device=input_ids.device).unsqueeze(0)
+        mask = (places >= starts).long()
+        self.run(input_ids, attention_mask=mask, position_ids=(places - starts).clamp_min(0))
 
     @contextmanager
     def reading(self, points: Sequence[Point], reader: Reader) -> Iterator[None]:
-        """While open, every pass calls ``reader`` at each of ``points``. Hooks are always removed."""
-        handles: list[Any] = []
-        try:
-            for i, point in enumerate(points):
-                handles.append(self._attach(i, point, reader))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        """While open, every pass calls ``reader`` at each of ``points``. Hooks are always removed.
 
-    def _attach(self, i: int, point: Point, reader: Reader) -> Any:
-        if point.kind == "resid" and point.layer == 0:
+        Hooks at the same point act in the order in which they were opened: a reading that was opened before an edit
+        sees the value without it.
+        """
+        shape: list[int] = []
+        with ExitStack() as stack:
+            stack.callback(self._note_shape(shape).remove)
+            for i, point in enumerate(points):
+                self._check(point)
+                stack.callback(self._attach(i, point, reader, shape).remove)
+            yield
+
+    @contextmanager
+    def editing(self, point: Point, edit: Edit) -> Iterator[None]:
+        """While open, every pass goes on with ``edit(value)`` instead of the value at ``point``. Containers are kept
+        as they came (tensor, tuple, list), hooks are always removed, edits may be nested."""
+        self._check(point)
+        scale = self._scale(point)
+        shape: list[int] = []
+
+        def change(value: Tensor) -> Tensor:
+            seen = self._stream(value, shape)
+            return self._unstream(edit(seen * scale) / scale if scale != 1.0 else edit(seen), value)
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            value = change(_first(args, kwargs))
+            return ((value, *args[1:]), kwargs) if args else (args, {**kwargs, _name(kwargs): value})
+
+        def after(module: nn.Module, args: Any, output: Any) -> Any:
+            return _with_first(output, change(_value(output)))
+
+        with ExitStack() as stack:
+            stack.callback(self._note_shape(shape).remove)
+            if point == Point("resid", 0):
+                handle = self.blocks[0].register_forward_pre_hook(before, with_kwargs=True)
+            else:
+                handle = self._module(point).register_forward_hook(after)
+            stack.callback(handle.remove)
+            yield
+
+    @contextmanager
+    def patch(self, point: Point, value: Tensor, spans: Sequence[Span] | None = None) -> Iterator[None]:
+        """While open, the value at ``point`` is replaced by ``value``: everywhere (broadcast to (batch, tokens,
+        d_model)), or on ``spans`` only (broadcast to each span's (tokens, d_model)). Spans count tokens of a pass."""
+
+        def edit(old: Tensor) -> Tensor:
+            new = value.to(old)
+            if spans is None:
+                return new.expand_as(old)
+            out = old.clone()
+            for row, start, stop in spans:
+                out[row, start:stop] = new
+            return out
+
+        with self.editing(point, edit):
+            yield
+
+    @contextmanager
+    def steer(self, point: Point, direction: Tensor, spans: Sequence[Span] | None = None) -> Iterator[None]:
+        """While open, ``direction`` (d_model, or anything that broadcasts) is added to the value at ``point``:
+        everywhere, also at every step of a generation, or on ``spans`` only."""
+
+        def edit(old: Tensor) -> Tensor:
+            step = direction.to(old)
+            if spans is None:
+                return old + step
+            out = old.clone()
+            for row, start, stop in spans:
+                out[row, start:stop] += step
+            return out
+
+        with self.editing(point, edit):
+            yield
+
+    def lens(self, state: Tensor) -> Tensor:
+        """Logits (…, vocabulary) of a state at the last point (batch, tokens, d_model): final norm, head, and what
+        the architecture does to its logits (scales, soft cap). Raises ModelError where the head cannot be read."""
+        model: Any = self.module
+        if self.model_type in HEAD:
+            head = [model.get_submodule(path) for path in HEAD[self.model_type]]
+        else:
+            head = [model.get_output_embeddings()]
+        if head[0] is None or self.final is None:
+            raise ModelError(f"{self.model_type}: no modules lead from the last block to the logits")
+        value = self.streams.split(state) if self.streams is not None else state
+        for module in (*self.final, *head):
+            value = module(value)
+        for change in LOGITS:
+            value = change(value, model.config.get_text_config())
+        return value
+
+    def _note_shape(self, shape: list[int]) -> Any:
+        """Some modules work on flattened tokens (OPT's feed-forward): keep (batch, tokens) of every pass."""
+
+        def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            shape[:] = self._stream(_first(args, kwargs)).shape[:2]
+
+        return self.blocks[0].register_forward_pre_hook(note, with_kwargs=True)
+
+    def _attach(self, i: int, point: Point, reader: Reader, shape: Sequence[int]) -> Any:
+        if point == Point("resid", 0):
 
             def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                reader(i, args[0] if args else kwargs["hidden_states"])
+                reader(i, self._stream(_first(args, kwargs)))
 
             return self.blocks[0].register_forward_pre_hook(before, with_kwargs=True)
-
-        scale = 1.0 if point.kind == "resid" else self.scale
+        scale = self._scale(point)
 
         def after(module: nn.Module, args: Any, output: Any) -> None:
-            value = output[0] if isinstance(output, tuple) else output
-            if value.ndim == 2:  # OPT's feed-forward works on flattened tokens
-                value = value.unsqueeze(0)
+            value = self._stream(_value(output), shape)
             reader(i, value if scale == 1.0 else value * scale)
 
         return self._module(point).register_forward_hook(after)
 
+    def _check(self, point: Point) -> None:
+        last = {"resid": self.n_layers, "attn": self.n_layers - 1, "mlp": self.n_layers - 1}.get(
+            point.kind, point.layer
+        )
+        if point.kind not in ("resid", "attn", "mlp", "final_norm") or not 0 <= point.layer <= last:
+            raise ModelError(f"{self.model_type}: there is no point {point} in a model of {self.n_layers} blocks")
+        if point.kind in ("attn", "mlp") and self.contributions is None:
+            raise ModelError(f"{self.model_type}: no attention/MLP split is known for this architecture")
+        if point.kind == "final_norm" and point not in self.points():
+            raise ModelError(f"{self.model_type}: no module of its own between the last block and the head")
+
     def _module(self, point: Point) -> nn.Module:
         if point.kind == "resid":
             return self.blocks[point.layer - 1]
-        if self.contributions is None:
-            raise ModelError(f"{self.model_type}: no attention/MLP split is known for this architecture")
-        path = self.contributions.attn if point.kind == "attn" else self.contributions.mlp
-        return self.blocks[point.layer].get_submodule(path)
+        if point.kind == "final_norm":
+            assert self.final
+            return self.final[-1]
+        assert self.contributions is not None
+        return self.contributions.module(self.blocks[point.layer], point.kind)
+
+    def _scale(self, point: Point) -> float:
+        return self.scale if point.kind in ("attn", "mlp") else 1.0
+
+    def _stream(self, value: Tensor, shape: Sequence[int] = ()) -> Tensor:
+        """A value as (batch, tokens, d)."""
+        if self.streams is not None and value.ndim == 4:
+            return self.streams.join(value)
+        return value.reshape(*shape, -1) if value.ndim == 2 else value
+
+    def _unstream(self, value: Tensor, like: Tensor) -> Tensor:
+        if self.streams is not None and like.ndim == 4:
+            value = self.streams.split(value)
+        return value.reshape(like.shape)
 
 
-def resolve(module: nn.Module) -> Adapter:
-    """Find the blocks of a transformers causal language model by structure: the decoder's shallowest ModuleList of
-    ``num_hidden_layers`` modules. Raises ModelError with the reason where there is none."""
-    config: Any = getattr(module, "config", None)
-    if config is None:
-        raise ModelError(f"{type(module).__name__} has no config: a transformers model is needed")
-    text = config.get_text_config()
-    decoder = _decoder(module)
-    depth = int(text.num_hidden_layers)
-    found = [
-        (name.count("."), name, child)
-        for name, child in decoder.named_modules()
-        if isinstance(child, nn.ModuleList) and len(child) == depth
-    ]
-    if not found:
-        raise ModelError(f"{text.model_type}: no list of {depth} blocks in {type(decoder).__name__}")
-    blocks = min(found, key=lambda f: f[:2])[2]
-    facts = CONTRIBUTIONS.get(text.model_type)
-    if facts and facts.only_if and not getattr(text, facts.only_if):
-        facts = None
-    scale = float(getattr(text, facts.scale)) if facts and facts.scale else 1.0
-    return Adapter(decoder, blocks, text.model_type, int(text.hidden_size), facts, scale)
+def _value(output: Any) -> Tensor:
+    """The state in what a module returned: a tensor, or the first entry of a tuple or list. Indexing a bare tensor
+    would silently take batch row 0."""
+    found = output[0] if isinstance(output, (tuple, list)) else output
+    if not isinstance(found, Tensor):
+        raise ModelError(f"a module returned {type(output).__name__}, not a tensor or a tuple that begins with one")
+    return found
 
 
-def _decoder(module: Any) -> nn.Module:
-    try:
-        decoder = module.get_decoder()
-    except (AttributeError, NotImplementedError):
-        decoder = None
-    if not isinstance(decoder, nn.Module) or decoder is module:
-        decoder = module.base_model
-    if decoder is module:
-        raise ModelError(f"{type(module).__name__}: the body cannot be told from the head")
-    result: nn.Module = decoder
-    return result
+def _with_first(output: Any, value: Tensor) -> Any:
+    """The same container with another first entry."""
+    return type(output)((value, *output[1:])) if isinstance(output, (tuple, list)) else value
 
 
-def model_device(module: nn.Module) -> torch.device:
-    """Where the token ids have to go: the device of the input embedding."""
-    embedding: Any = module.get_input_embeddings()  # type: ignore[operator]
-    device: torch.device = embedding.weight.device
-    return device
+def _name(kwargs: dict[str, Any]) -> str:
+    """The keyword that carries the state into a block."""
+    return "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    return _value(args[0] if args else kwargs[_name(kwargs)])

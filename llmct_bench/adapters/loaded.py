@@ -8,9 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+import transformers
 
-from llmct_bench.adapters.adapter import Adapter, model_device, resolve
-from llmct_bench.adapters.certificate import AdapterCertificate, certify_module
+from llmct_bench.adapters.adapter import Adapter
+from llmct_bench.adapters.architectures import ADAPTER_VERSION
+from llmct_bench.adapters.certificate import AdapterCertificate
+from llmct_bench.adapters.checks import model_checks, text_checks
+from llmct_bench.adapters.resolve import model_device, resolve
+from llmct_bench.errors import ModelError
 from llmct_bench.models import LoadOptions, ModelCard, get_model, load_weights
 
 
@@ -31,8 +36,12 @@ class LoadedModel:
 
     @property
     def dtype(self) -> str:
-        """Name of the parameters' dtype, for example ``float32``."""
-        return str(next(self.module.parameters()).dtype).removeprefix("torch.")
+        """Name of the floating parameters' dtype, and the method of quantisation if there is one: ``float32``,
+        ``bfloat16+bitsandbytes``."""
+        found = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+        plan = getattr(self.module.config, "quantization_config", None)
+        method = plan.get("quant_method") if isinstance(plan, dict) else getattr(plan, "quant_method", None)
+        return str(found).removeprefix("torch.") + (f"+{getattr(method, 'value', method)}" if method else "")
 
     @property
     def attention(self) -> str:
@@ -77,12 +86,49 @@ def load(card: ModelCard | str, options: LoadOptions | None = None) -> LoadedMod
 
 
 def wrap(module: Any, tokenizer: Any, name: str = "") -> LoadedModel:
-    """A LoadedModel around a model that the caller already holds. The model is not moved or changed."""
+    """A LoadedModel around a model that the caller already holds: on any device or several, quantised, with LoRA
+    layers, or under ``torch.compile``. The model is not moved or changed. Its weights are pinned by a fingerprint.
+    Raises ModelError, for example when the model is in training mode."""
     adapter = resolve(module)
-    title = name or str(getattr(module.config, "_name_or_path", "")) or type(module).__name__
-    return LoadedModel(ModelCard(name=title.replace("/", "--")), module, tokenizer, adapter, "in-memory")
+    if adapter.module.training:
+        raise ModelError("the model is in training mode, where dropout makes states random: call .eval() first")
+    title = name or str(getattr(adapter.module.config, "_name_or_path", "")) or type(adapter.module).__name__
+    card = ModelCard(name=title.replace("/", "--"))
+    return LoadedModel(card, adapter.module, tokenizer, adapter, fingerprint(adapter.module))
+
+
+def fingerprint(module: torch.nn.Module) -> str:
+    """A hash of a model's weights: of every tensor its name, shape, dtype, sum, and 1024 evenly spaced entries."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        if not isinstance(tensor, torch.Tensor) or tensor.device.type == "meta" or tensor.numel() == 0:
+            continue
+        flat = tensor.detach().reshape(-1)
+        some = flat[:: max(flat.numel() // 1024, 1)]
+        digest.update(repr(flat.sum(dtype=torch.float64).item()).encode())
+        digest.update(some.to(torch.float64).cpu().numpy().tobytes())
+    return "weights-" + digest.hexdigest()[:12]
 
 
 def certify(model: LoadedModel) -> AdapterCertificate:
-    """Run the adapter certificate on a model."""
-    return certify_module(model.module, model.adapter, int(model.module.config.get_text_config().vocab_size))
+    """Run the adapter certificate on a model and its tokenizer. Raises ModelError only where it cannot be run."""
+    vocabulary = int(model.module.config.get_text_config().vocab_size)
+    start = model.tokenizer.bos_token_id
+    checks = [*model_checks(model.adapter, vocabulary, start), *text_checks(model.tokenizer)]
+    return AdapterCertificate(tuple(checks), certificate_subject(model))
+
+
+def certificate_subject(model: LoadedModel) -> dict[str, str]:
+    """What a certificate of this model holds for."""
+    return {
+        "model": model.card.name,
+        "commit": model.commit,
+        "tokenizer": model.tokenizer_hash,
+        "dtype": model.dtype,
+        "attention": model.attention,
+        "device": model.device.type,
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+        "adapter": str(ADAPTER_VERSION),
+    }

@@ -12,7 +12,7 @@ from llmct_bench.errors import ResultError
 from llmct_bench.traits import TraitEstimate
 
 #: Raised whenever the meaning of a stored number changes; older results are then measured again.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ResultCard:
     fit: dict[str, Any]
     traits: list[TraitEstimate]
     raw: dict[str, Any]
-    certificate: list[dict[str, Any]]
+    certificate: dict[str, Any]
     run: dict[str, Any]
     #: the planted values of a phantom, from its closed form; empty for everything else
     truth: dict[str, float | None] = field(default_factory=dict)

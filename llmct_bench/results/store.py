@@ -1,4 +1,5 @@
-"""Results on disk: ``ROOT/<model>/<revision>/<suite>@<version>/{card.json, scores.parquet}``.
+"""Results on disk: ``ROOT/<model>/<revision>/<suite>@<version>/{card.json, scores.parquet}``, and beside them the
+model's adapter certificates, ``ROOT/<model>/<revision>/certificate-<key>.json``.
 
 A result is written into a temporary folder beside its place and then renamed, so that a place either holds a
 whole result or none. `card.json` is the last file written: a folder without it is not a result.
@@ -6,6 +7,7 @@ whole result or none. `card.json` is the last file written: a folder without it 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 from safetensors import SafetensorError
 
+from llmct_bench.adapters import AdapterCertificate
 from llmct_bench.affect import AffectFit, Scores, load_fit
 from llmct_bench.errors import ResultError
 from llmct_bench.results.schema import ResultCard
@@ -86,6 +89,32 @@ class ResultStore:
             return load_fit(self.place(model, commit, suite) / _FIT)
         except (FileNotFoundError, SafetensorError, KeyError, ValueError):
             return None
+
+    def certificate(self, model: str, commit: str, key: str) -> AdapterCertificate | None:
+        """The certificate on file with exactly this key; None where there is none or a broken one."""
+        try:
+            data = json.loads(self._certificate_path(model, commit, key).read_text(encoding="utf-8"))
+            found = AdapterCertificate.from_json(data)
+        except (FileNotFoundError, UnicodeDecodeError, ValueError, KeyError, TypeError):
+            return None
+        return found if found.key == key else None
+
+    def save_certificate(self, model: str, commit: str, certificate: AdapterCertificate) -> Path:
+        """Put a certificate on file. Raises ResultError when the disk refuses."""
+        path = self._certificate_path(model, commit, certificate.key)
+        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch.write_text(json.dumps(certificate.to_json(), indent=1) + "\n", encoding="utf-8")
+            os.replace(scratch, path)
+        except OSError as error:
+            raise ResultError(f"cannot write {path}: {error.strerror}; nothing stored was lost") from error
+        finally:
+            scratch.unlink(missing_ok=True)
+        return path
+
+    def _certificate_path(self, model: str, commit: str, key: str) -> Path:
+        return self.root / _safe(model) / _safe(commit) / f"certificate-{key}.json"
 
     def cards(self) -> Iterator[ResultCard]:
         """All results, in the order of their paths. Raises ResultError naming a file that cannot be read."""

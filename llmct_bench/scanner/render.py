@@ -7,13 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import TemplateError
 
-from llmct_bench.errors import ModelError
-from llmct_bench.suites import Item, Suite, Turn
-
-#: Models without a chat template get this documented plain format: role names as text, one blank line between.
-_PLAIN = {"user": "User: {}\n\n", "assistant": "Assistant: {}\n\n", "system": "{}\n\n"}
+from llmct_bench.adapters.chat import content_span, encode, render_text
+from llmct_bench.suites import Item, Suite
 
 
 @dataclass(frozen=True)
@@ -44,29 +40,20 @@ class Rendered:
 def render(suite: Suite, tokenizer: Any, context: int) -> Rendered:
     """Render every readout of a suite. Raises ModelError where the template refuses a conversation or changes the
     text of a message."""
-    if not getattr(tokenizer, "is_fast", False):
-        raise ModelError(f"{type(tokenizer).__name__} gives no character offsets: a fast tokenizer is needed")
     jobs = [(item, read) for item in suite.items for read in item.reads]
     texts = [render_text(item.messages[: read + 1], tokenizer) for item, read in jobs]
-    encoded = tokenizer(
-        texts,
-        add_special_tokens=tokenizer.chat_template is None,
-        return_offsets_mapping=True,
-        return_attention_mask=False,
-        verbose=False,
-    )
+    ids, spans = encode(texts, tokenizer)
     unknown = _unknown(tokenizer)
     readouts: list[Readout] = []
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
     for n, (item, read) in enumerate(jobs):
-        tokens = tuple(encoded["input_ids"][n])
+        tokens = tuple(ids[n])
         if len(tokens) > context:
             left_out.append(f"{item.id}[{read}]")
             continue
-        offsets = np.asarray(encoded["offset_mapping"][n])
-        start, stop = _span(texts[n], item.messages[read].content, offsets, item.id)
-        lengths = (offsets[:, 1] - offsets[:, 0])[start:stop]
+        start, stop = content_span(texts[n], item.messages[read].content, spans[n], item.id)
+        lengths = (spans[n][:, 1] - spans[n][:, 0])[start:stop]
         if lengths[np.isin(tokens[start:stop], unknown)].sum() > lengths.sum() / 2:
             left_out.append(f"{item.id}[{read}]")
             continue
@@ -98,31 +85,9 @@ def _row(item: Item, read: int, middle: float) -> dict[str, Any]:
     return {**same, "item": item.id, "role": item.messages[read].role, "lag": lag, "tokens": middle}
 
 
-def render_text(messages: tuple[Turn, ...], tokenizer: Any) -> str:
-    """The text of a conversation in the model's chat template, or in the plain format where it has none."""
-    if tokenizer.chat_template is None:
-        return "".join(_PLAIN[m.role].format(m.content) for m in messages)
-    try:
-        text = tokenizer.apply_chat_template([{"role": m.role, "content": m.content} for m in messages], tokenize=False)
-    except TemplateError as error:
-        raise ModelError(f"the chat template refuses a conversation of the suite: {error}") from error
-    return str(text)
-
-
 def _unknown(tokenizer: Any) -> list[int]:
     """The ids that stand for unknown text: some tokenizers name them only in their core."""
     core = tokenizer.backend_tokenizer
     token = getattr(core.model, "unk_token", None)
     found = {tokenizer.unk_token_id, core.token_to_id(token) if token else None}
     return sorted(i for i in found if i is not None)
-
-
-def _span(text: str, content: str, offsets: Any, item: str) -> tuple[int, int]:
-    begin = text.rfind(content)
-    if begin < 0:
-        raise ModelError(f"the chat template changes the text of {item!r}; its content cannot be located")
-    inside = (offsets[:, 0] < begin + len(content)) & (offsets[:, 1] > begin) & (offsets[:, 1] > offsets[:, 0])
-    positions = np.flatnonzero(inside)
-    if len(positions) == 0:
-        raise ModelError(f"no token covers the content of {item!r}")
-    return int(positions[0]), int(positions[-1]) + 1
