@@ -151,6 +151,7 @@ RIGHT_ONLY: dict[str, str] = dict.fromkeys(("recurrent_gemma", "rwkv", "xlstm"),
 #: Architectures whose generation with a cache is not right in transformers 5.23, with the reason. Their generation is
 #: checked without one; the scan uses no cache.
 UNCACHED: dict[str, str] = {
+    "moshi": "its sliding window holds with a cache and not in one pass",
     "rwkv": "generation does not carry its recurrent state",
     "xlstm": "its cache is made with other head sizes than the blocks use",
 }

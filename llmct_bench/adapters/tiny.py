@@ -24,6 +24,7 @@ _SIZES: dict[str, Any] = {
     "eos_token_id": 2,
     "num_key_value_heads": 2,
     "head_dim": 16,
+    **dict.fromkeys(("sliding_window", "sliding_window_size", "attention_chunk_size", "window_size"), 8),
     "moe_intermediate_size": 32,
     "num_experts_per_tok": 2,
 }
