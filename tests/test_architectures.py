@@ -19,6 +19,7 @@ from llmct_bench.adapters.coverage import NOT_DECODERS, Coverage, model_types, p
 from llmct_bench.adapters.resolve import resolve
 from llmct_bench.adapters.tiny import BLOCKS, tiny
 from llmct_bench.cli import app
+from llmct_bench.models.cards import find_models
 
 #: Types whose default configuration needs a package that is not a dependency.
 NEEDS_MORE = {"gemma3n": "timm"}
@@ -65,6 +66,12 @@ def test_families_of_the_registry_have_a_split(rows: dict[str, Coverage]) -> Non
     assert {"qwen2", "qwen3", "llama", "mistral", "gemma2", "gemma3_text", "phi3", "olmo2", "smollm3", "gpt2"} <= split
     assert {"gpt_neox", "opt", "falcon", "bloom", "granite", "mixtral", "qwen3_moe", "qwen3_next", "lfm2"} <= split
     assert not {"mamba", "mamba2", "falcon_h1", "rwkv"} & split
+
+
+def test_every_model_of_the_registry_is_of_a_certified_type(rows: dict[str, Coverage]) -> None:
+    kinds = {card.model_type for card in find_models() if card.model_type}
+    assert len(kinds) > 15
+    assert {kind: rows[kind].status for kind in kinds} == dict.fromkeys(kinds, "certified")
 
 
 def test_no_check_is_quietly_left_out(rows: dict[str, Coverage]) -> None:
