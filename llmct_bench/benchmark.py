@@ -14,13 +14,13 @@ import transformers
 
 from llmct_bench import __version__
 from llmct_bench.adapters import AdapterCertificate, LoadedModel, certificate_subject, certify, load, subject_key
-from llmct_bench.affect import AffectFit, Scores, fit_affect, score
+from llmct_bench.affect import AffectFit, Scores, fit_affect, from_projections, score
 from llmct_bench.calibration import planted
 from llmct_bench.errors import LlmctError, ModelError, ResultError, SuiteError
 from llmct_bench.leaderboards import Leaderboard, leaderboard
 from llmct_bench.models import PANEL, LoadOptions, ModelCard, get_model
 from llmct_bench.results import ResultCard, ResultStore, provenance, result_key
-from llmct_bench.scanner import TOKEN_BUDGET, Rendered, States, make_plan, render, scan
+from llmct_bench.scanner import Projections, Rendered, States, plan_scan, render, scan, scan_projected
 from llmct_bench.suites import Suite, get_suite, list_suites
 from llmct_bench.traits import estimate_all, measure, raw_summary, unavailable
 
@@ -61,7 +61,7 @@ class Silent:
 class Session:
     """One run over several models: options, and renderings shared by models with the same tokenizer."""
 
-    budget: int = TOKEN_BUDGET
+    budget: int | None = None
     progress: Progress = field(default_factory=Silent)
     _rendered: dict[tuple[str, str, int], Rendered] = field(default_factory=dict)
 
@@ -74,9 +74,20 @@ class Session:
 
     def scan(self, model: LoadedModel, suite: Suite) -> States:
         """Scan a suite, telling the progress."""
-        rendered = self.render(model, suite)
-        self.progress.start(f"{model.card.name} · {suite.key}", make_plan(rendered.readouts, self.budget).tokens)
+        rendered = self._start(model, suite)
         return scan(model, suite, rendered=rendered, budget=self.budget, progress=self.progress.advance)
+
+    def project(self, model: LoadedModel, suite: Suite, fit: AffectFit) -> Projections:
+        """Project a suite on a fit inside the pass, telling the progress."""
+        shown = {"rendered": self._start(model, suite), "budget": self.budget, "progress": self.progress.advance}
+        return scan_projected(model, suite, fit.directions, fit.references, **shown)  # type: ignore[arg-type]
+
+    def _start(self, model: LoadedModel, suite: Suite) -> Rendered:
+        rendered = self.render(model, suite)
+        if rendered.readouts:
+            tokens = plan_scan(model, rendered.readouts, self.budget).tokens
+            self.progress.start(f"{model.card.name} · {suite.key}", tokens)
+        return rendered
 
 
 def evaluate(
@@ -160,9 +171,13 @@ class _Job:
         scores: Scores | None = None
         tokens = 0
         if rendered.readouts:
-            states = self._reference_states if suite is self.reference else self.session.scan(self.model, suite)
-            tokens = states.plan.tokens
-            scores = score(states, fit)
+            if suite is self.reference:
+                states = self._reference_states
+                plan, scores = states.plan, score(states, fit)
+            else:
+                found = self.session.project(self.model, suite, fit)
+                plan, scores = found.plan, from_projections(found, fit)
+            tokens = plan.tokens if plan is not None else 0
             traits = estimate_all(measure(scores, fit, keyworded_only=subset == "keyworded"), design)
         else:
             self.session.progress.message(f"{self.model.card.name} · {suite.key}: the model can read no item")

@@ -78,7 +78,7 @@ def run(
     limit: Annotated[int, typer.Option(help="Scenarios per trait suite; overrides the preset.", min=0)] = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    token_budget: Annotated[int, typer.Option(help="Tokens per forward pass.", min=16)] = 4096,
+    token_budget: Annotated[int, typer.Option(help="Tokens per pass; 0: from the free memory.", min=0)] = 0,
     offline: Offline = False,
     existing: Annotated[str, typer.Option(help="Stored results: skip, overwrite, error.")] = "skip",
     trust_remote_code: RemoteCode = False,
@@ -111,7 +111,7 @@ def run(
             limit=limit or PRESETS[preset],
             options=LoadOptions(device, dtype, offline, trust_remote_code, allow_pickle),
             existing=existing,  # type: ignore[arg-type]
-            session=Session(token_budget, bars),
+            session=Session(token_budget or None, bars),
             on_failure=failure,
         )
     if as_json:

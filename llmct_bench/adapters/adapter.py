@@ -74,10 +74,25 @@ class Adapter:
         norm = [Point("final_norm")] if self.final and self.model_type not in SHARED_NORM else []
         return [*self.residual_points(), *self.contribution_points(), *norm]
 
-    def run(self, input_ids: Tensor, **inputs: Any) -> None:
-        """One pass of the body (no head, no cache). Right-padded ids need nothing else: causality makes a mask
-        unnecessary, because no position sees the padding on its right."""
-        self.decoder(input_ids=input_ids, use_cache=False, **inputs)
+    def run(self, input_ids: Tensor, until: int | None = None, **inputs: Any) -> None:
+        """One pass of the body (no head, no cache), or of its first ``until`` blocks only. Right-padded ids need
+        nothing else: causality makes a mask unnecessary, because no position sees the padding on its right."""
+        if until is None or until >= self.n_layers:
+            self.decoder(input_ids=input_ids, use_cache=False, **inputs)
+            return
+        handle = self.blocks[until].register_forward_pre_hook(_stop)
+        try:
+            self.decoder(input_ids=input_ids, use_cache=False, **inputs)
+        except _Enough:
+            pass
+        finally:
+            handle.remove()
+
+    def depth(self, points: Sequence[Point]) -> int | None:
+        """How many blocks have to run for points; None: the whole body."""
+        if any(p.kind == "final_norm" for p in points):
+            return None
+        return max((p.layer if p.kind == "resid" else p.layer + 1 for p in points), default=0)
 
     def run_left_padded(self, input_ids: Tensor, lengths: Sequence[int]) -> None:
         """One pass over left-padded rows, with the mask and the positions that they need. Left padding without
@@ -238,6 +253,14 @@ class Adapter:
         if self.streams is not None and like.ndim == 4:
             value = self.streams.split(value)
         return value.reshape(like.shape)
+
+
+class _Enough(Exception):
+    """Ends a pass whose later blocks nobody reads."""
+
+
+def _stop(module: nn.Module, args: Any) -> None:
+    raise _Enough
 
 
 def _value(output: Any) -> Tensor:

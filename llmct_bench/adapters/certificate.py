@@ -22,6 +22,7 @@ CHECKS: dict[str, str] = {
     "edit": "an edit at a point reaches the next block, and only its own rows and what follows",
     "donor patch": "the last state of another text gives that text's logits",
     "removal": "after all edits the logits are what they were, to the bit",
+    "branches": "conversations packed as a tree give the states of separate passes (else none are packed)",
     "hooks": "no hook is left behind",
     "start token": "a conversation begins with one start token, not two",
     "spans": "the tokens of a message spell that message and nothing else",

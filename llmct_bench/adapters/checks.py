@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from llmct_bench.adapters.adapter import Adapter, Point
 from llmct_bench.adapters.architectures import RIGHT_ONLY, UNCACHED
 from llmct_bench.adapters.certificate import Check
 from llmct_bench.adapters.chat import content_span, encode, render_text
+from llmct_bench.adapters.packing import run_packed
 from llmct_bench.adapters.resolve import model_device
 from llmct_bench.errors import ModelError
 from llmct_bench.suites import Turn
@@ -23,6 +25,8 @@ from llmct_bench.suites import Turn
 #: Relative tolerances of states (max |difference| / max |reference|) by dtype.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 3e-2}
 _LENGTH, _SHORT, _NEW = 24, 11, 3
+#: Longest sequence of the self-test for packed trees.
+SELF_TEST_LENGTH = 48
 
 
 def model_checks(adapter: Adapter, vocabulary: int, start: int | None = None, seed: int = 0) -> list[Check]:
@@ -35,22 +39,62 @@ def model_checks(adapter: Adapter, vocabulary: int, start: int | None = None, se
     ids = ids.to(model_device(adapter.module))
     with torch.inference_mode():
         probe = _Probe.of(adapter, ids)
-        _run("states", _hidden_states, probe)  # transformers sets recording hooks of its own the first time
+        # transformers sets recording hooks of its own the first time
+        _guarded("states", partial(_hidden_states, probe), adapter)
         hooks = count_hooks(adapter.module)
-        checks = [_run(name, check, probe) for name, check in _CHECKS.items()]
+        checks = [_guarded(name, partial(check, probe), adapter) for name, check in _CHECKS.items()]
         checks.append(Check("removal", error(probe.logits(ids), probe.plain), probe.noise))
+    checks += [branch_check(adapter, vocabulary, start, seed)]
     return [*checks, Check("hooks", float(count_hooks(adapter.module) - hooks))]
 
 
-def _run(name: str, check: Callable[[_Probe], Check], probe: _Probe) -> Check:
+def _guarded(name: str, check: Callable[[], Check], adapter: Adapter) -> Check:
     """A check that cannot be carried out is a failed one, with what stopped it. Memory that runs out is no verdict."""
     try:
-        return check(probe)
+        return check()
     except torch.OutOfMemoryError as problem:
-        raise ModelError(f"{probe.adapter.model_type}: out of memory while it was certified") from problem
+        raise ModelError(f"{adapter.model_type}: out of memory while it was certified") from problem
     except Exception as problem:
         text = " ".join(str(problem).split())[:120]
-        return Check(name, math.inf, probe.tolerance, f"{type(problem).__name__}: {text}")
+        return Check(name, math.inf, tolerance(adapter.module), f"{type(problem).__name__}: {text}")
+
+
+def branch_check(adapter: Adapter, vocabulary: int, start: int | None = None, seed: int = 0) -> Check:
+    """May this model's conversations be packed as trees? A stem with two branches, one of which branches again, against
+    separate passes. Not required: without it every conversation runs by itself."""
+    ids = torch.randint(min(5, vocabulary - 1), vocabulary, (1, 64), generator=torch.Generator().manual_seed(seed))
+    if start is not None:
+        ids[:, 0] = start
+    ids = ids.to(model_device(adapter.module))
+    tree = (
+        _Stretch(0, 24, 0),
+        _Stretch(24, 40, 24, ((0, 24),)),
+        _Stretch(40, 52, 24, ((0, 24),)),
+        _Stretch(52, 64, 36, ((0, 24), (40, 52))),
+    )
+    points = adapter.residual_points()
+
+    def check() -> Check:
+        with torch.inference_mode():
+            whole = read(adapter, points, ids, lambda: run_packed(adapter, ids, tree))
+            pairs = []
+            for stretch in tree:
+                path = [*stretch.past, (stretch.start, stretch.stop)]
+                alone = read(adapter, points, torch.cat([ids[:, a:b] for a, b in path], 1))
+                pairs.append(
+                    ([w[:, stretch.start : stretch.stop] for w in whole], [a[:, stretch.depth :] for a in alone])
+                )
+            return replace(_worst("branches", pairs, tolerance(adapter.module)), required=False)
+
+    return replace(_guarded("branches", check, adapter), required=False)
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    start: int
+    stop: int
+    depth: int
+    past: tuple[tuple[int, int], ...] = ()
 
 
 def text_checks(tokenizer: Any) -> list[Check]:

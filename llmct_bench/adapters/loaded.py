@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ import transformers
 from llmct_bench.adapters.adapter import Adapter
 from llmct_bench.adapters.architectures import ADAPTER_VERSION
 from llmct_bench.adapters.certificate import AdapterCertificate
-from llmct_bench.adapters.checks import model_checks, text_checks
+from llmct_bench.adapters.checks import SELF_TEST_LENGTH, branch_check, model_checks, text_checks
+from llmct_bench.adapters.packing import windows
 from llmct_bench.adapters.resolve import model_device, resolve
 from llmct_bench.errors import ModelError
 from llmct_bench.models import LoadOptions, ModelCard, get_model, load_weights
@@ -33,6 +35,15 @@ class LoadedModel:
     def device(self) -> torch.device:
         """Device of the input embedding."""
         return model_device(self.module)
+
+    @cached_property
+    def branches(self) -> int:
+        """The longest conversation, in tokens, that may be packed as a tree: 0 where the self-test fails; where there
+        is local attention wider than the self-test is long, its window; else without limit."""
+        text = self.module.config.get_text_config()
+        if not branch_check(self.adapter, int(text.vocab_size), self.tokenizer.bos_token_id).passed:
+            return 0
+        return min([w for w in windows(text) if w > SELF_TEST_LENGTH], default=10**9)
 
     @property
     def dtype(self) -> str:

@@ -131,11 +131,17 @@ def project(
     roles: tuple[str, ...],
 ) -> Floats:
     """Scores (n_readouts, n_points, n_scores) of states (n_readouts, n_points, d_model), in neutral SD."""
+    return shift(np.einsum("rpd,pkd->rpk", array, directions, dtype=np.float64), index, offsets, roles)
+
+
+def shift(projections: Floats, index: pd.DataFrame, offsets: Floats, roles: tuple[str, ...]) -> Floats:
+    """Scores from projections on the axes: the offset of each readout's role is taken away. Raises ModelError where
+    the reference has no such role."""
     unknown = set(index["role"]) - set(roles)
     if unknown:
         raise ModelError(f"no reference items in the role {', '.join(sorted(unknown))}")
     role = np.array([roles.index(r) for r in index["role"]])
-    return np.asarray(np.einsum("rpd,pkd->rpk", array, directions, dtype=np.float64) - offsets[role])
+    return np.asarray(projections - offsets[role])
 
 
 def _fit_point(

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from llmct_bench.affect.fit import AffectFit, project
+from llmct_bench.affect.fit import AffectFit, project, shift
 from llmct_bench.emotions import NAMES
-from llmct_bench.scanner import States
+from llmct_bench.scanner import Projections, States
 
 Floats = NDArray[np.float64]
 
@@ -56,6 +56,12 @@ def score(states: States, fit: AffectFit) -> Scores:
     """Project scanned states on the fitted axes and take the raw cosines."""
     values = project(states.array, states.index, fit.directions, fit.offsets, fit.roles)
     return Scores(values, _cosines(states.last, fit.references), states.index, fit.scores)
+
+
+def from_projections(found: Projections, fit: AffectFit) -> Scores:
+    """The scores of a suite whose projections on ``fit.directions`` and ``fit.references`` were taken in the pass:
+    the same numbers as `score` gives for its states."""
+    return Scores(shift(found.values, found.index, fit.offsets, fit.roles), found.cosines, found.index, fit.scores)
 
 
 def _cosines(last: NDArray[np.float32], references: NDArray[np.float32]) -> Floats:

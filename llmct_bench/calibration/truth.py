@@ -21,7 +21,7 @@ from llmct_bench.models.phantoms.mechanism import loads, word_noise
 from llmct_bench.models.phantoms.tokenizer import ROLE_MARKERS
 from llmct_bench.models.phantoms.truth import axis_noise, axis_states
 from llmct_bench.scanner import Rendered
-from llmct_bench.scanner.plan import chains
+from llmct_bench.scanner.trie import chains
 from llmct_bench.stats import crossnobis
 from llmct_bench.traits import ESTIMANDS, Measurement
 from llmct_bench.traits.joy_bias import bias, decision_precision, nearest

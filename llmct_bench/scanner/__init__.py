@@ -1,20 +1,29 @@
 """The scan: render, plan, capture."""
 
-from llmct_bench.scanner.capture import capture
-from llmct_bench.scanner.plan import TOKEN_BUDGET, Batch, Plan, Read, make_plan
+from llmct_bench.scanner.capture import OutOfMemory, capture
+from llmct_bench.scanner.plan import TOKEN_BUDGET, Batch, Packing, Plan, Read, Segment, make_plan
+from llmct_bench.scanner.pooling import Pooling, pooled
 from llmct_bench.scanner.render import Readout, Rendered, render
-from llmct_bench.scanner.states import States, scan
+from llmct_bench.scanner.states import Projections, States, plan_scan, scan, scan_projected
 
 __all__ = [
     "TOKEN_BUDGET",
     "Batch",
+    "OutOfMemory",
+    "Packing",
     "Plan",
+    "Pooling",
+    "Projections",
     "Read",
     "Readout",
     "Rendered",
+    "Segment",
     "States",
     "capture",
     "make_plan",
+    "plan_scan",
+    "pooled",
     "render",
     "scan",
+    "scan_projected",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -10,46 +11,118 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from llmct_bench.adapters import LoadedModel, Point
+from llmct_bench.adapters.packing import run_packed
 from llmct_bench.errors import ModelError
 from llmct_bench.scanner.plan import Batch, Plan
 
 Array = NDArray[np.float32]
 
 
+class Sink(Protocol):
+    """Takes what the hooks gather."""
+
+    def begin(self, readouts: int, device: torch.device) -> None:
+        """A batch with so many readouts begins."""
+
+    def take(self, point: int, content: Tensor, last: Tensor) -> None:
+        """The content means and last tokens (readouts, d_model) at a point, float32, on the device."""
+
+    def end(self, where: NDArray[np.intp]) -> None:
+        """The batch is through; ``where`` are its readouts' places in suite order."""
+
+
+class Keep:
+    """Keeps the states themselves: one host copy a batch."""
+
+    def __init__(self, content: Array, last: Array) -> None:
+        """``content`` and ``last``: arrays (readouts, points, d_model) to be filled; they may lie on disk."""
+        self.content, self.last = content, last
+
+    def begin(self, readouts: int, device: torch.device) -> None:
+        """A buffer of NaN: what no hook fills is found."""
+        shape = (2, readouts, *self.content.shape[1:])
+        self._buffer = torch.full(shape, float("nan"), device=device)
+
+    def take(self, point: int, content: Tensor, last: Tensor) -> None:
+        """Into the buffer."""
+        self._buffer[0, :, point] = content
+        self._buffer[1, :, point] = last
+
+    def end(self, where: NDArray[np.intp]) -> None:
+        """From the buffer to the host."""
+        host = self._buffer.cpu().numpy()
+        self.content[where], self.last[where] = host[0], host[1]
+
+
+class Project:
+    """Keeps projections only: <content, direction> and the cosine of the last token with references."""
+
+    def __init__(self, directions: NDArray[np.floating], references: NDArray[np.floating], readouts: int) -> None:
+        """``directions`` (points, scores, d_model), ``references`` (points, emotions, d_model)."""
+        self._directions, self._references = directions, _unit(np.asarray(references, np.float64))
+        self.values = np.full((readouts, *directions.shape[:2]), np.nan)
+        self.cosines = np.full((readouts, *references.shape[:2]), np.nan)
+
+    def begin(self, readouts: int, device: torch.device) -> None:
+        """The directions on the device, in double precision where it has that."""
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        if getattr(self, "_device", None) != device:
+            self._device = device
+            self._d = torch.as_tensor(self._directions).to(device, dtype)
+            self._r = torch.as_tensor(self._references).to(device, dtype)
+        self._values = torch.full((readouts, *self.values.shape[1:]), float("nan"), dtype=dtype, device=device)
+        self._cosines = torch.full((readouts, *self.cosines.shape[1:]), float("nan"), dtype=dtype, device=device)
+
+    def take(self, point: int, content: Tensor, last: Tensor) -> None:
+        """Project."""
+        self._values[:, point] = content.to(self._d.dtype) @ self._d[point].T
+        wide = last.to(self._r.dtype)
+        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).clamp_min(1e-12)
+        self._cosines[:, point] = (wide / norm) @ self._r[point].T
+
+    def end(self, where: NDArray[np.intp]) -> None:
+        """To the host."""
+        self.values[where] = self._values.double().cpu().numpy()
+        self.cosines[where] = self._cosines.double().cpu().numpy()
+
+
+class OutOfMemory(ModelError):
+    """A pass did not fit; ``done`` readouts (suite order) are stored."""
+
+    def __init__(self, message: str, done: set[int]) -> None:
+        super().__init__(message)
+        self.done = done
+
+
 def capture(
     model: LoadedModel,
     plan: Plan,
-    n_readouts: int,
     points: Sequence[Point],
+    sink: Sink,
     progress: Callable[[int], None] = lambda tokens: None,
-) -> tuple[Array, Array]:
-    """Run the plan; return (content means, last tokens), each (n_readouts, n_points, d_model) float32.
-
-    Means are accumulated in float32 whatever the model's dtype. ``progress`` is told the tokens of every batch.
-    Raises ModelError on states that are not finite and when memory runs out.
-    """
-    shape = (n_readouts, len(points), model.adapter.d_model)
-    content, last = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
-    gather = _Gather()
+) -> None:
+    """Run the plan into a sink. Means are accumulated in float32 whatever the model's dtype; blocks after the last
+    point do not run. ``progress`` is told the tokens of every batch. Raises OutOfMemory when a pass does not fit."""
+    gather, until = _Gather(sink), model.adapter.depth(points)
+    done: set[int] = set()
     with torch.inference_mode(), model.adapter.reading(points, gather):
         for batch in plan.batches:
-            gather.prepare(batch, len(points), model.adapter.d_model, model.device)
             try:
-                model.adapter.run(_pad(batch).to(model.device))
+                gather.prepare(batch, model.device)
+                tokens = _pad(batch).to(model.device)
+                if batch.segments:
+                    run_packed(model.adapter, tokens, batch.segments, until)
+                else:
+                    model.adapter.run(tokens, until)
+                sink.end(gather.where)
             except torch.OutOfMemoryError as error:
-                raise ModelError(
+                raise OutOfMemory(
                     f"{model.card.name}: out of memory in a pass of {batch.width * len(batch.rows)} tokens: "
-                    "use a smaller --token-budget"
+                    "use a smaller --token-budget, or --dtype bfloat16",
+                    done,
                 ) from error
-            where = [read.index for read in batch.reads]
-            content[where], last[where] = gather.content.cpu().numpy(), gather.last.cpu().numpy()
+            done.update(gather.where.tolist())
             progress(sum(map(len, batch.rows)))
-    for i, point in enumerate(points):
-        if not (np.isfinite(content[:, i]).all() and np.isfinite(last[:, i]).all()):
-            raise ModelError(
-                f"{model.card.name}: states at {point} are not finite in {model.dtype}: try --dtype float32"
-            )
-    return content, last
 
 
 def _pad(batch: Batch) -> Tensor:
@@ -62,23 +135,30 @@ def _pad(batch: Batch) -> Tensor:
 class _Gather:
     """The reader on the hooks: takes the rows that the batch's readouts need and reduces them on the device."""
 
-    content: Tensor
-    last: Tensor
+    where: NDArray[np.intp]
 
-    def prepare(self, batch: Batch, n_points: int, d_model: int, device: torch.device) -> None:
-        spans = [read.row * batch.width + np.arange(read.start, read.stop) for read in batch.reads]
-        lengths = [len(s) for s in spans]
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def prepare(self, batch: Batch, device: torch.device) -> None:
+        reads = batch.reads
+        self.where = np.array([r.index for r in reads], np.intp)
+        spans = [np.concatenate([np.arange(a, b) for a, b in r.pieces]) for r in reads]
+        lengths = torch.tensor([len(s) for s in spans])
         self._tokens = torch.from_numpy(np.concatenate(spans)).to(device)
-        self._segment = torch.repeat_interleave(torch.arange(len(spans)), torch.tensor(lengths)).to(device)
-        self._length = torch.tensor(lengths, dtype=torch.float32, device=device).unsqueeze(1)
-        self._last = torch.tensor([r.row * batch.width + r.last for r in batch.reads], device=device)
-        empty = torch.full((len(spans), n_points, d_model), float("nan"), device=device)
-        self.content, self.last = empty, empty.clone()
+        self._segment = torch.repeat_interleave(torch.arange(len(reads)), lengths).to(device)
+        self._length = lengths.to(device, torch.float32).unsqueeze(1)
+        self._last = torch.tensor([r.last for r in reads], device=device)
+        self._sink.begin(len(reads), device)
 
     def __call__(self, i: int, value: Tensor) -> None:
         flat = value.reshape(-1, value.shape[-1])
-        sums = torch.zeros_like(self.content[:, i])
-        rows = flat.index_select(0, self._tokens.to(flat.device)).float().to(sums.device)
-        sums.index_add_(0, self._segment, rows)
-        self.content[:, i] = sums / self._length
-        self.last[:, i] = flat.index_select(0, self._last.to(flat.device)).float().to(sums.device)
+        home = self._length.device
+        rows = flat.index_select(0, self._tokens.to(flat.device)).to(home, torch.float32)
+        sums = torch.zeros((len(self.where), flat.shape[1]), device=home).index_add_(0, self._segment, rows)
+        last = flat.index_select(0, self._last.to(flat.device)).to(home, torch.float32)
+        self._sink.take(i, sums / self._length, last)
+
+
+def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12))

@@ -1,7 +1,9 @@
 """Which forward passes are needed: pure arithmetic on token sequences.
 
-In a causal model a state does not depend on what follows. So a sequence that is a prefix of another one is not
-run: its readouts are positions of the longer one. All turns of a conversation cost one pass.
+In a causal model a state does not depend on what follows. So a sequence that another one begins with is not run: its
+readouts are positions of the longer one, and all turns of a conversation cost one pass. Sequences that share a
+beginning and then differ form a tree; where that pays, the whole tree becomes one *packed* row, in which every prefix
+stands once, at the position that it has in its sequences, and attends to its own ancestors only.
 """
 
 from __future__ import annotations
@@ -10,28 +12,40 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmct_bench.scanner.render import Readout
+from llmct_bench.scanner.trie import Tokens, Trie, build_trie
 
-#: Tokens per pass, padding included.
-TOKEN_BUDGET = 4096
+#: Tokens per pass, padding included: large enough for the matrix products, small enough to pad little.
+TOKEN_BUDGET = 1024
 
 
 @dataclass(frozen=True)
 class Read:
-    """Where readout ``index`` (suite order) is found in a batch: row, content tokens [start, stop), last token."""
+    """Where readout ``index`` (suite order) is found in a batch, as places in the flattened (rows x width) tokens:
+    ``pieces`` [start, stop) hold its content in order, ``last`` is its last token."""
 
     index: int
-    row: int
-    start: int
-    stop: int
+    pieces: tuple[tuple[int, int], ...]
     last: int
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Token sequences that run together, right-padded, and what is read from them."""
+class Segment:
+    """A stretch [start, stop) of a packed row, the depth of its first token, and the stretches of its ancestors from
+    the root on: all that its tokens may attend to beside themselves."""
 
-    rows: tuple[tuple[int, ...], ...]
+    start: int
+    stop: int
+    depth: int
+    past: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One pass. Either sequences side by side, right-padded, or (where ``segments`` are given) one packed row."""
+
+    rows: tuple[Tokens, ...]
     reads: tuple[Read, ...]
+    segments: tuple[Segment, ...] = ()
 
     @property
     def width(self) -> int:
@@ -41,9 +55,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Plan:
-    """All passes of a scan."""
+    """All passes of a scan, and what they are measured against: ``minimum`` unique prefixes (no plan can run fewer
+    tokens) and ``separate``, the tokens of one pass a readout."""
 
     batches: tuple[Batch, ...]
+    minimum: int
+    separate: int
 
     @property
     def tokens(self) -> int:
@@ -56,43 +73,153 @@ class Plan:
         return sum(b.width * len(b.rows) for b in self.batches)
 
 
-def make_plan(readouts: Sequence[Readout], budget: int = TOKEN_BUDGET) -> Plan:
-    """Merge prefixes into chains, sort by length, fill batches up to ``budget`` padded tokens. Deterministic."""
-    owners = chains([r.tokens for r in readouts])
-    sequences = sorted(set(owners), key=lambda s: (len(s), s))
-    members: dict[tuple[int, ...], list[int]] = {s: [] for s in sequences}
-    for i, owner in enumerate(owners):
-        members[owner].append(i)
+@dataclass(frozen=True)
+class Packing:
+    """When a tree is packed: it holds no sequence longer than ``longest`` tokens and saves at least ``worth`` tokens
+    for each of its segments, which cost an attention call of their own in every block. A packed row, in which nothing
+    is padding, has up to ``budget`` tokens."""
+
+    longest: int
+    worth: float
+    budget: int
+
+
+def make_plan(readouts: Sequence[Readout], budget: int = TOKEN_BUDGET, packing: Packing | None = None) -> Plan:
+    """Plan the passes for readouts, at most ``budget`` tokens each (a longer sequence runs alone). Deterministic.
+    Without ``packing`` every sequence that no other one begins with is a row of its own."""
+    trie = build_trie([r.tokens for r in readouts])
+    members: dict[Tokens, list[int]] = {}
+    for i, readout in enumerate(readouts):
+        members.setdefault(readout.tokens, []).append(i)
+    plain, packed = _split(trie, packing)
+    batches = _padded(plain, budget, trie, members, readouts)
+    if packing is not None:
+        batches += _packed(packed, packing.budget, trie, members, readouts)
+    return Plan(tuple(batches), trie.tokens, sum(len(r.tokens) for r in readouts))
+
+
+def _split(trie: Trie, packing: Packing | None) -> tuple[list[int], list[int]]:
+    """Leaves to be run as rows of their own, and leaves of trees that are worth packing; both in depth-first order."""
+    inner = {node.parent for node in trie.nodes}
+    roots: dict[int, list[int]] = {}
+    size: dict[int, list[int]] = {}
+    root = 0
+    for i, node in enumerate(trie.nodes):
+        root = i if node.parent < 0 else root
+        total = size.setdefault(root, [0, 0])
+        total[0] += len(node.tokens)
+        total[1] += 1
+        if i not in inner:
+            roots.setdefault(root, []).append(i)
+    plain: list[int] = []
+    packed: list[int] = []
+    for root, leaves in roots.items():
+        unique, segments = size[root]
+        lengths = [trie.nodes[n].depth + len(trie.nodes[n].tokens) for n in leaves]
+        saved = sum(lengths) - unique
+        pays = packing is not None and max(lengths) <= packing.longest and 0 < saved >= packing.worth * segments
+        (packed if pays else plain).extend(leaves)
+    return plain, packed
+
+
+Members = dict[Tokens, list[int]]
+
+
+def _padded(leaves: list[int], budget: int, trie: Trie, members: Members, readouts: Sequence[Readout]) -> list[Batch]:
+    """Rows sorted by length, as many as fit."""
+    below = _below(leaves, trie)
+    rows = sorted((_sequence(trie, leaf), leaf) for leaf in leaves)
+    rows.sort(key=lambda row: len(row[0]))
     batches: list[Batch] = []
-    rows: list[tuple[int, ...]] = []
-    for sequence in sequences:  # ascending: the new row is the widest
-        if rows and len(sequence) * (len(rows) + 1) > budget:
-            batches.append(_batch(rows, members, readouts))
-            rows = []
-        rows.append(sequence)
-    if rows:
-        batches.append(_batch(rows, members, readouts))
-    return Plan(tuple(batches))
+    chosen: list[tuple[Tokens, int]] = []
+
+    def close() -> None:
+        width = len(chosen[-1][0])
+        reads = [
+            _read(i, readouts[i], [(0, row * width, len(tokens))])
+            for row, (tokens, leaf) in enumerate(chosen)
+            for sequence in below[leaf]
+            for i in members[sequence]
+        ]
+        batches.append(Batch(tuple(tokens for tokens, _ in chosen), tuple(reads)))
+
+    for row in rows:  # ascending: the new row is the widest
+        if chosen and len(row[0]) * (len(chosen) + 1) > budget:
+            close()
+            chosen = []
+        chosen.append(row)
+    if chosen:
+        close()
+    return batches
 
 
-def chains(sequences: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """For each sequence the longest given sequence that begins with it (itself where there is none longer)."""
-    order = sorted(set(sequences), reverse=True)  # in reverse order an extension comes right before its prefixes
-    owner: dict[tuple[int, ...], tuple[int, ...]] = {}
-    current: tuple[int, ...] = ()
-    for sequence in order:
-        if current[: len(sequence)] != sequence:
-            current = sequence
-        owner[sequence] = current
-    return [owner[s] for s in sequences]
+def _packed(leaves: list[int], budget: int, trie: Trie, members: Members, readouts: Sequence[Readout]) -> list[Batch]:
+    """Whole subtrees one after the other in a row; the path to the next one is run again where a row ends."""
+    below = _below(leaves, trie)
+    batches: list[Batch] = []
+    places: dict[int, int] = {}  # where each node of the row under way begins
+    tokens: list[int] = []
+    segments: list[Segment] = []
+    reads: list[Read] = []
+
+    def close() -> None:
+        batches.append(Batch((tuple(tokens),), tuple(reads), tuple(segments)))
+        places.clear()
+        tokens.clear()
+        segments.clear()
+        reads.clear()
+
+    size = _sizes(leaves, trie)
+    for leaf in leaves:
+        path = trie.path(leaf)
+        new = [n for n in path if n not in places]
+        # the largest subtree on the way to this leaf that fits into a row, and what leads to it
+        fitting = next((n for n in new if trie.nodes[n].depth + size[n] <= budget), leaf)
+        needed = sum(len(trie.nodes[n].tokens) for n in new[: new.index(fitting)]) + size[fitting]
+        if tokens and len(tokens) + needed > budget:
+            close()
+        for node in path:
+            if node not in places:
+                past = tuple((places[n], places[n] + len(trie.nodes[n].tokens)) for n in path[: path.index(node)])
+                places[node] = len(tokens)
+                tokens.extend(trie.nodes[node].tokens)
+                segments.append(Segment(places[node], len(tokens), trie.nodes[node].depth, past))
+        where = [(trie.nodes[n].depth, places[n], len(trie.nodes[n].tokens)) for n in path]
+        reads.extend(_read(i, readouts[i], where) for sequence in below[leaf] for i in members[sequence])
+    if tokens:
+        close()
+    return batches
 
 
-def _batch(
-    rows: list[tuple[int, ...]], members: dict[tuple[int, ...], list[int]], readouts: Sequence[Readout]
-) -> Batch:
-    reads = [
-        Read(i, row, readouts[i].start, readouts[i].stop, len(readouts[i].tokens) - 1)
-        for row, sequence in enumerate(rows)
-        for i in members[sequence]
-    ]
-    return Batch(tuple(rows), tuple(reads))
+def _sizes(leaves: list[int], trie: Trie) -> dict[int, int]:
+    """Tokens in the subtree of each node above the leaves."""
+    size = {n: len(trie.nodes[n].tokens) for leaf in leaves for n in trie.path(leaf)}
+    for node in sorted(size, reverse=True):  # children come after their parents
+        if trie.nodes[node].parent >= 0:
+            size[trie.nodes[node].parent] += size[node]
+    return size
+
+
+def _below(leaves: list[int], trie: Trie) -> dict[int, list[Tokens]]:
+    """For each leaf the sequences that are read in its row: those that end on its path and on no earlier leaf's."""
+    ending: dict[int, list[Tokens]] = {}
+    for sequence, node in trie.ends.items():
+        ending.setdefault(node, []).append(sequence)
+    return {leaf: [s for node in trie.path(leaf) for s in ending.pop(node, [])] for leaf in leaves}
+
+
+def _sequence(trie: Trie, leaf: int) -> Tokens:
+    return tuple(t for node in trie.path(leaf) for t in trie.nodes[node].tokens)
+
+
+def _read(index: int, readout: Readout, where: list[tuple[int, int, int]]) -> Read:
+    """``where``: stretches (first position, first place, length) that hold the sequence, in order."""
+    pieces = []
+    last = 0
+    for position, place, length in where:
+        start, stop = max(readout.start, position), min(readout.stop, position + length)
+        if start < stop:
+            pieces.append((place + start - position, place + stop - position))
+        if position < len(readout.tokens):
+            last = place + min(len(readout.tokens), position + length) - 1 - position
+    return Read(index, tuple(pieces), last)

@@ -1,0 +1,35 @@
+"""How large a pass may be, and when packing pays."""
+
+from __future__ import annotations
+
+import torch
+
+from llmct_bench.adapters import LoadedModel
+from llmct_bench.scanner.plan import TOKEN_BUDGET, Packing
+
+#: Seconds that one more attention call costs in one block, and the rate (FLOP/s) at which tokens are computed, by kind
+#: of device. Orders of magnitude: they decide between two exact ways, never about results.
+_CALL, _RATE = 5e-5, {"cpu": 5e10, "cuda": 1e14, "mps": 5e12}
+_SHARE = 0.4  # of the free memory
+_SMALLEST, _LARGEST = 256, 65_536
+
+
+def token_budget(model: LoadedModel) -> int:
+    """Tokens per pass. On a CPU small passes are as fast as large ones and pad less; on a GPU what fits into 0.4 of
+    the free memory, at the width of the widest values in a block."""
+    if model.device.type != "cuda":
+        return TOKEN_BUDGET
+    text = model.module.config.get_text_config()
+    width = 12 * model.adapter.d_model + 4 * int(getattr(text, "intermediate_size", 0) or 4 * model.adapter.d_model)
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return max(_SMALLEST, min(_LARGEST, int(_SHARE * free / (4 * width))))
+
+
+def packing(model: LoadedModel, budget: int | None = None) -> Packing | None:
+    """Whether and when this model's conversations are packed as trees, in rows of ``budget`` tokens (by default as
+    many as fit, at least four times what is padded on a CPU)."""
+    if not model.branches:
+        return None
+    blocks = sum(p.numel() for p in model.adapter.blocks[0].parameters())
+    size = budget or max(4 * TOKEN_BUDGET, token_budget(model))
+    return Packing(model.branches, _CALL * _RATE.get(model.device.type, 5e10) / (2 * max(blocks, 1)), size)
