@@ -153,8 +153,8 @@ class Adapter:
 
         def edit(old: Tensor) -> Tensor:
             new = value.to(old)
-            if spans is None:
-                return new.expand_as(old)
+            if spans is None:  # a copy: some models go on to add to it in place
+                return new.expand_as(old).clone()
             out = old.clone()
             for row, start, stop in spans:
                 out[row, start:stop] = new

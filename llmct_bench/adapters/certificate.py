@@ -24,7 +24,7 @@ CHECKS: dict[str, str] = {
     "removal": "after all edits the logits are what they were, to the bit",
     "branches": "conversations packed as a tree give the states of separate passes (else none are packed)",
     "hooks": "no hook is left behind",
-    "start token": "a conversation begins with one start token, not two",
+    "start token": "a conversation does not begin with two start tokens",
     "spans": "the tokens of a message spell that message and nothing else",
 }
 
@@ -84,10 +84,17 @@ class AdapterCertificate:
         checks = [{**asdict(c), "error": _finite(c.error), "passed": c.passed} for c in self.checks]
         return {"key": self.key, "passed": self.passed, "floor": self.floor, "subject": self.subject, "checks": checks}
 
+    @property
+    def complete(self) -> bool:
+        """True when no check is missing."""
+        return set(CHECKS) <= {c.name for c in self.checks}
+
     @staticmethod
     def from_json(data: dict[str, Any]) -> AdapterCertificate:
         """Back from `to_json`. Raises KeyError, TypeError or ValueError on anything else."""
         checks: Iterable[dict[str, Any]] = data["checks"]
+        if not isinstance(data["subject"], dict):
+            raise TypeError("the subject of a certificate is a mapping")
         made = (
             Check(
                 str(c["name"]),

@@ -1,9 +1,9 @@
-"""The checks of the adapter certificate, on random tokens and, where there is a tokenizer, on a short conversation."""
+"""The checks of the adapter certificate that need no text: on random tokens."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,14 +16,11 @@ from transformers import GenerationConfig
 from llmct_bench.adapters.adapter import Adapter, Point
 from llmct_bench.adapters.architectures import RIGHT_ONLY, UNCACHED
 from llmct_bench.adapters.certificate import Check
-from llmct_bench.adapters.chat import content_span, encode, render_text
+from llmct_bench.adapters.comparing import count_hooks, error, guarded, read, tolerance, words, worst
 from llmct_bench.adapters.packing import run_packed
 from llmct_bench.adapters.resolve import model_device
 from llmct_bench.errors import ModelError
-from llmct_bench.suites import Turn
 
-#: Relative tolerances of states (max |difference| / max |reference|) by dtype.
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 3e-2}
 _LENGTH, _SHORT, _NEW = 24, 11, 3
 #: Longest sequence of the self-test for packed trees.
 SELF_TEST_LENGTH = 48
@@ -37,26 +34,21 @@ def model_checks(adapter: Adapter, vocabulary: int, start: int | None = None, se
     if start is not None:
         ids[:, 0] = start
     ids = ids.to(model_device(adapter.module))
-    with torch.inference_mode():
-        probe = _Probe.of(adapter, ids)
-        # transformers sets recording hooks of its own the first time
-        _guarded("states", partial(_hidden_states, probe), adapter)
-        hooks = count_hooks(adapter.module)
-        checks = [_guarded(name, partial(check, probe), adapter) for name, check in _CHECKS.items()]
-        checks.append(Check("removal", error(probe.logits(ids), probe.plain), probe.noise))
-    checks += [branch_check(adapter, vocabulary, start, seed)]
-    return [*checks, Check("hooks", float(count_hooks(adapter.module) - hooks))]
-
-
-def _guarded(name: str, check: Callable[[], Check], adapter: Adapter) -> Check:
-    """A check that cannot be carried out is a failed one, with what stopped it. Memory that runs out is no verdict."""
     try:
-        return check()
+        with torch.inference_mode():
+            probe = _Probe.of(adapter, ids)
+            guarded("states", partial(_hidden_states, probe))  # transformers now sets recording hooks of its own
+            hooks = count_hooks(adapter.module)
+            checks = [guarded(name, partial(check, probe)) for name, check in _CHECKS.items()]
+            checks.append(Check("removal", error(probe.logits(ids), probe.plain), probe.noise))
+        checks.append(branch_check(adapter, vocabulary, start, seed))
+    except ModelError:
+        raise
     except torch.OutOfMemoryError as problem:
         raise ModelError(f"{adapter.model_type}: out of memory while it was certified") from problem
     except Exception as problem:
-        text = " ".join(str(problem).split())[:120]
-        return Check(name, math.inf, tolerance(adapter.module), f"{type(problem).__name__}: {text}")
+        raise ModelError(f"{adapter.model_type}: a pass over random tokens fails: {words(problem)}") from problem
+    return [*checks, Check("hooks", float(abs(count_hooks(adapter.module) - hooks)))]
 
 
 def branch_check(adapter: Adapter, vocabulary: int, start: int | None = None, seed: int = 0) -> Check:
@@ -84,9 +76,9 @@ def branch_check(adapter: Adapter, vocabulary: int, start: int | None = None, se
                 pairs.append(
                     ([w[:, stretch.start : stretch.stop] for w in whole], [a[:, stretch.depth :] for a in alone])
                 )
-            return replace(_worst("branches", pairs, tolerance(adapter.module)), required=False)
+            return replace(worst("branches", pairs, tolerance(adapter.module)), required=False)
 
-    return replace(_guarded("branches", check, adapter), required=False)
+    return replace(guarded("branches", check), required=False)
 
 
 @dataclass(frozen=True)
@@ -95,14 +87,6 @@ class _Stretch:
     stop: int
     depth: int
     past: tuple[tuple[int, int], ...] = ()
-
-
-def text_checks(tokenizer: Any) -> list[Check]:
-    """The checks of a tokenizer with its chat template."""
-    if not getattr(tokenizer, "is_fast", False):
-        why = "the tokenizer gives no character offsets: a fast tokenizer is needed"
-        return [Check("start token", None, note=why), Check("spans", math.inf, note=why)]
-    return [_start_token(tokenizer), _spans(tokenizer)]
 
 
 @dataclass(frozen=True)
@@ -123,6 +107,7 @@ class _Probe:
         plain = _logits(adapter, ids)
         # Kernels that add in any order (atomics) repeat to within their noise only: nothing can be more equal.
         noise = error(_logits(adapter, ids), plain)
+        noise = noise if math.isfinite(noise) else 0.0
         return _Probe(adapter, ids, plain, noise, tolerance(adapter.module), points, read(adapter, points, ids))
 
     def logits(self, ids: Tensor) -> Tensor:
@@ -134,62 +119,6 @@ class _Probe:
     @property
     def residual(self) -> list[Tensor]:
         return self.states[: self.adapter.n_layers + 1]
-
-
-def read(adapter: Adapter, points: Sequence[Point], ids: Tensor, run: Callable[[], None] | None = None) -> list[Tensor]:
-    """The values at points in one pass (of ``run``, by default of the body over ``ids``)."""
-    found: dict[int, Tensor] = {}
-    with adapter.reading(points, lambda i, value: found.__setitem__(i, value.detach().clone())):
-        (run or (lambda: adapter.run(ids)))()
-    missing = [str(points[i]) for i in range(len(points)) if i not in found]
-    if missing:
-        raise ModelError(f"{adapter.model_type}: nothing passed through {', '.join(missing)}")
-    return [found[i] for i in range(len(points))]
-
-
-def tolerance(module: nn.Module) -> float:
-    """The relative tolerance of states in the model's floating dtype."""
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-    whole = all(p.is_floating_point() for p in module.parameters())
-    return TOLERANCE.get(dtype, 3e-2) if whole else 3e-2
-
-
-def error(value: Tensor, reference: Tensor) -> float:
-    """max |difference| / max |reference|; infinite where shapes differ or anything is not a number."""
-    if value.shape != reference.shape:
-        return math.inf
-    reference = reference.float()
-    scale = reference.abs().max().clamp_min(1e-12)
-    found = float(((value.float().to(reference.device) - reference).abs().max() / scale).item())
-    return found if math.isfinite(found) else math.inf
-
-
-def _worst(
-    name: str, pairs: Sequence[tuple[Sequence[Tensor], Sequence[Tensor]]], allowed: float, note: str = ""
-) -> Check:
-    """The comparison of whole streams (values, references; one entry a point) that comes nearest to its tolerance.
-
-    A massive activation leaves its rounding errors in the stream when a later block takes it away. So a state's
-    tolerance grows by two units of rounding of the largest value before it in the stream.
-    """
-    worst = Check(name, 0.0, allowed, note)
-    for values, references in pairs:
-        peak = 0.0
-        for value, reference in zip(values, references, strict=True):
-            size = float(reference.abs().max())
-            peak = max(peak, size)
-            limit = allowed + 2 * torch.finfo(reference.dtype).eps * (peak / size - 1 if size else 0.0)
-            found = Check(name, error(value, reference), limit, note)
-            assert found.error is not None
-            assert worst.error is not None
-            if not found.error / limit <= worst.error / worst.tolerance:
-                worst = found
-    return worst
-
-
-def count_hooks(module: nn.Module) -> int:
-    """Number of forward hooks and pre-hooks on a model."""
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules())
 
 
 def _logits(adapter: Adapter, ids: Tensor) -> Tensor:
@@ -248,6 +177,11 @@ def _lens(p: _Probe) -> Check:
 def _closure(p: _Probe) -> Check:
     if p.adapter.contributions is None:
         return Check("closure", None, note="no two-term split is known")
+    points, order = p.adapter.contribution_points(), list[int]()
+    with p.adapter.reading(points, lambda i, value: order.append(i)):
+        p.adapter.run(p.ids)
+    if order != sorted(order):
+        return Check("closure", math.inf, p.tolerance, "the MLP writes before the attention: are they swapped?")
     worst = 0.0
     for i in range(p.adapter.n_layers):
         before, after = p.residual[i : i + 2]
@@ -275,7 +209,7 @@ def _batching(p: _Probe) -> Check:
         pairs += [
             ([t[place, : lengths[i]] for t in together], [a[0] for a in alone[i]]) for place, i in enumerate(order)
         ]
-    return _worst("batching", pairs, p.tolerance)
+    return worst("batching", pairs, p.tolerance)
 
 
 def _left_padding(p: _Probe) -> Check:
@@ -290,7 +224,7 @@ def _left_padding(p: _Probe) -> Check:
     for row, n in enumerate(lengths):
         alone = read(p.adapter, points, p.ids[row : row + 1, :n])
         pairs.append(([t[row, _LENGTH - n :] for t in together], [a[0] for a in alone]))
-    return _worst("left padding", pairs, p.tolerance)
+    return worst("left padding", pairs, p.tolerance)
 
 
 def _generation(p: _Probe) -> Check:
@@ -311,21 +245,28 @@ def _generation(p: _Probe) -> Check:
     for step in range(_NEW):  # with a cache a pass holds the last token only, without one everything so far
         values, stop = [s[step] for s in steps], _SHORT + step
         pairs.append((values, [w[:, stop - v.shape[1] : stop] for v, w in zip(values, whole, strict=True)]))
-    return _worst("generation", pairs, p.tolerance, f"without a cache: {why}" if why else "")
+    return worst("generation", pairs, p.tolerance, f"without a cache: {why}" if why else "")
 
 
 def _identity(p: _Probe) -> Check:
+    """Every value is put back where it was. What arrives at each point must still be what was there before, so that
+    each patch is tested and not only the last one. A scaled value does not come back to the bit, so it is left out."""
+    chosen = [(q, v) for q, v in zip(p.points, p.states, strict=True) if p.adapter.scale == 1.0 or q.kind == "resid"]
+    after: dict[int, Tensor] = {}
     with ExitStack() as stack:
-        for point, state in zip(p.points, p.states, strict=True):
-            if p.adapter.scale == 1.0 or point.kind not in ("attn", "mlp"):  # a scaled value does not round-trip
-                stack.enter_context(p.adapter.patch(point, state))
-        return Check("identity patch", error(p.logits(p.ids), p.plain), p.noise)
+        for point, state in chosen:
+            stack.enter_context(p.adapter.patch(point, state))
+        keep = p.adapter.reading([q for q, _ in chosen], lambda i, value: after.__setitem__(i, value.clone()))
+        stack.enter_context(keep)
+        logits = p.logits(p.ids)
+    moved = max(error(after[i], state) for i, (_, state) in enumerate(chosen))
+    return Check("identity patch", max(moved, error(logits, p.plain)), p.noise)
 
 
 def _edit(p: _Probe) -> Check:
     """Every residual point is raised at one span of row 0, in one pass. What the next block (or the final norm) takes
     in must be what was there before the edit plus the raise; the row before the span and the other rows must stay as
-    they were without any edit. In a second pass attention and MLP are raised: they must still close the residual."""
+    they were without any edit. In a second pass all other points are raised."""
     points, row, start, stop = p.adapter.residual_points(), 0, _SHORT - 3, _SHORT
     direction = torch.linspace(-1.0, 1.0, p.adapter.d_model, device=p.ids.device)
     before: dict[int, Tensor] = {}
@@ -344,21 +285,32 @@ def _edit(p: _Probe) -> Check:
             expected[row, start:stop] += direction.to(expected)
             worst = max(worst, error(taken[i], expected))
         worst = max(worst, error(before[i][1:], old[1:]), error(before[i][0, :start], old[0, :start]))
-    return Check("edit", max(worst, _edited_split(p, direction)), p.tolerance)
+    return Check("edit", max(worst, _edited_parts(p, direction)), p.tolerance)
 
 
-def _edited_split(p: _Probe, direction: Tensor) -> float:
-    parts, points = p.adapter.contribution_points(), p.adapter.residual_points()
-    if not parts:
-        return 0.0
+def _edited_parts(p: _Probe, direction: Tensor) -> float:
+    """Attention, MLP and the final norm are raised in one pass: each by exactly the direction, and attention and MLP
+    must still close the residual."""
+    parts = [q for q in p.points if q.kind != "resid"]
+    before: dict[int, Tensor] = {}
+    after: dict[int, Tensor] = {}
+    stream = p.adapter.residual_points()
     with ExitStack() as stack:
+        stack.enter_context(p.adapter.reading(parts, lambda i, value: before.__setitem__(i, value.clone())))
         for point in parts:
-            stack.enter_context(p.adapter.steer(point, direction))
-        edited = _Probe(p.adapter, p.ids, p.plain, p.noise, p.tolerance, [*points, *parts], [])
-        states = read(p.adapter, edited.points, p.ids)
-    moved = error(states[1], p.residual[1]) > p.tolerance
-    closed = _closure(replace(edited, states=states)).error
-    return closed if moved and closed is not None else math.inf
+            stack.enter_context(p.adapter.steer(point, direction[: _width(p, point)]))
+        states = read(p.adapter, [*stream, *parts], p.ids)
+        after = dict(enumerate(states[len(stream) :]))
+    moved = [error(after[i], before[i] + direction[: _width(p, q)].to(before[i])) for i, q in enumerate(parts)]
+    if p.adapter.contributions is not None:
+        edited = replace(p, points=[*stream, *parts], states=states)
+        moved.append(_closure(edited).error or 0.0)
+    return max(moved, default=0.0)
+
+
+def _width(p: _Probe, point: Point) -> int:
+    """Values at a point may be narrower than the stream: the final norm of parallel streams sees one."""
+    return int(p.state(point).shape[-1])
 
 
 def _watch(module: nn.Module, i: int, taken: dict[int, Tensor], adapter: Adapter) -> Any:
@@ -393,36 +345,3 @@ _CHECKS: dict[str, Callable[[_Probe], Check]] = {
     "edit": _edit,
     "donor patch": _donor,
 }
-
-_TALK = (
-    Turn(role="user", content="It's late. The 7 o'clock train has left!"),
-    Turn(role="assistant", content="Then we walk: it is only a mile."),
-    Turn(role="user", content="It's late. The 7 o'clock train has left!"),
-)
-
-
-def _start_token(tokenizer: Any) -> Check:
-    start = tokenizer.bos_token_id
-    if start is None:
-        return Check("start token", None, note="the tokenizer has none")
-    text = render_text(_TALK[:1], tokenizer)
-    (tokens,), (offsets,) = encode([text], tokenizer)
-    first, _ = content_span(text, _TALK[0].content, offsets, "message 1")
-    return Check("start token", float(list(tokens[:first])[:2] == [start, start]))
-
-
-def _spans(tokenizer: Any) -> Check:
-    """Characters of the tokens of a message that are not the message's (white space aside), over all messages; the
-    same text twice must be found at its own place."""
-    foreign, places = 0, []
-    for end in range(1, len(_TALK) + 1):
-        text = render_text(_TALK[:end], tokenizer)
-        content = _TALK[end - 1].content
-        _, (offsets,) = encode([text], tokenizer)
-        start, stop = content_span(text, content, offsets, f"message {end}")
-        covered = text[offsets[start][0] : offsets[stop - 1][1]]
-        foreign += abs(len("".join(covered.split())) - len("".join(content.split())))
-        foreign += content.strip() not in covered
-        places.append(start)
-    foreign += places != sorted(set(places))
-    return Check("spans", float(foreign))

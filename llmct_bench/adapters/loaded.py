@@ -14,7 +14,8 @@ import transformers
 from llmct_bench.adapters.adapter import Adapter
 from llmct_bench.adapters.architectures import ADAPTER_VERSION
 from llmct_bench.adapters.certificate import AdapterCertificate
-from llmct_bench.adapters.checks import SELF_TEST_LENGTH, branch_check, model_checks, text_checks
+from llmct_bench.adapters.checks import SELF_TEST_LENGTH, branch_check, model_checks
+from llmct_bench.adapters.checks_text import text_checks
 from llmct_bench.adapters.packing import windows
 from llmct_bench.adapters.resolve import model_device, resolve
 from llmct_bench.errors import ModelError

@@ -95,9 +95,9 @@ class ResultStore:
         try:
             data = json.loads(self._certificate_path(model, commit, key).read_text(encoding="utf-8"))
             found = AdapterCertificate.from_json(data)
-        except (FileNotFoundError, UnicodeDecodeError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return None
-        return found if found.key == key else None
+        return found if found.key == key and found.complete else None
 
     def save_certificate(self, model: str, commit: str, certificate: AdapterCertificate) -> Path:
         """Put a certificate on file. Raises ResultError when the disk refuses."""
