@@ -82,7 +82,13 @@ class AdapterCertificate:
     def to_json(self) -> dict[str, Any]:
         """Plain data; an infinite error becomes the text ``inf``."""
         checks = [{**asdict(c), "error": _finite(c.error), "passed": c.passed} for c in self.checks]
-        return {"key": self.key, "passed": self.passed, "floor": self.floor, "subject": self.subject, "checks": checks}
+        return {
+            "key": self.key,
+            "passed": self.passed,
+            "floor": _finite(self.floor),
+            "subject": self.subject,
+            "checks": checks,
+        }
 
     @property
     def complete(self) -> bool:
