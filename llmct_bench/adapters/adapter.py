@@ -128,7 +128,10 @@ class Adapter:
 
         def change(value: Tensor) -> Tensor:
             seen = self._stream(value, shape)
-            return self._unstream(edit(seen * scale) / scale if scale != 1.0 else edit(seen), value)
+            new = edit(seen * scale) if scale != 1.0 else edit(seen)
+            if new.shape != seen.shape:
+                raise ModelError(f"an edit at {point} made {tuple(new.shape)} of {tuple(seen.shape)}")
+            return self._unstream(new / scale if scale != 1.0 else new, value)
 
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             value = change(_first(args, kwargs))
@@ -221,14 +224,12 @@ class Adapter:
         return self._module(point).register_forward_hook(after)
 
     def _check(self, point: Point) -> None:
-        last = {"resid": self.n_layers, "attn": self.n_layers - 1, "mlp": self.n_layers - 1}.get(
-            point.kind, point.layer
-        )
-        if point.kind not in ("resid", "attn", "mlp", "final_norm") or not 0 <= point.layer <= last:
+        places = {"resid": self.n_layers + 1, "attn": self.n_layers, "mlp": self.n_layers}
+        if point.kind != "final_norm" and point.layer not in range(places.get(point.kind, 0)):
             raise ModelError(f"{self.model_type}: there is no point {point} in a model of {self.n_layers} blocks")
         if point.kind in ("attn", "mlp") and self.contributions is None:
             raise ModelError(f"{self.model_type}: no attention/MLP split is known for this architecture")
-        if point.kind == "final_norm" and point not in self.points():
+        if point.kind == "final_norm" and Point("final_norm") not in self.points():
             raise ModelError(f"{self.model_type}: no module of its own between the last block and the head")
 
     def _module(self, point: Point) -> nn.Module:

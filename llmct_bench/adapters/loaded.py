@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -102,25 +103,48 @@ def wrap(module: Any, tokenizer: Any, name: str = "") -> LoadedModel:
     layers, or under ``torch.compile``. The model is not moved or changed. Its weights are pinned by a fingerprint.
     Raises ModelError, for example when the model is in training mode."""
     adapter = resolve(module)
-    if adapter.module.training:
-        raise ModelError("the model is in training mode, where dropout makes states random: call .eval() first")
+    if any(m.training for m in adapter.module.modules()):
+        raise ModelError(
+            "the model or a part of it is in training mode (dropout makes states random): call .eval() first"
+        )
     title = name or str(getattr(adapter.module.config, "_name_or_path", "")) or type(adapter.module).__name__
     card = ModelCard(name=title.replace("/", "--"))
     return LoadedModel(card, adapter.module, tokenizer, adapter, fingerprint(adapter.module))
 
 
 def fingerprint(module: torch.nn.Module) -> str:
-    """A hash of a model's weights: of every tensor its name, shape, dtype, sum, and 1024 evenly spaced entries."""
+    """A hash of a model's weights, wherever they lie: of every tensor its name, shape, dtype, sum, and 1024 evenly
+    spaced entries."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        if not isinstance(tensor, torch.Tensor) or tensor.device.type == "meta" or tensor.numel() == 0:
-            continue
-        flat = tensor.detach().reshape(-1)
-        some = flat[:: max(flat.numel() // 1024, 1)]
-        digest.update(repr(flat.sum(dtype=torch.float64).item()).encode())
-        digest.update(some.to(torch.float64).cpu().numpy().tobytes())
+    for name, whole in sorted(_weights(module), key=lambda pair: pair[0]):
+        for tensor in _plain(whole):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            if tensor.numel() and tensor.device.type != "meta":
+                flat = tensor.detach().reshape(-1)
+                some = flat[:: max(flat.numel() // 1024, 1)]
+                digest.update(repr(flat.sum(dtype=torch.float64).item()).encode())
+                digest.update(some.to(torch.float64).cpu().numpy().tobytes())
     return "weights-" + digest.hexdigest()[:12]
+
+
+def _weights(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and buffers by name; those that accelerate has off-loaded come from where it keeps them."""
+    for path, part in module.named_modules():
+        kept: Any = getattr(getattr(part, "_hf_hook", None), "weights_map", None)
+        own = (*part.named_parameters(recurse=False, remove_duplicate=False),)
+        own += (*part.named_buffers(recurse=False, remove_duplicate=False),)
+        for name, tensor in own:
+            away = kept is not None and tensor.device.type == "meta"
+            yield f"{path}.{name}", kept[name] if away else tensor
+
+
+def _plain(tensor: Any) -> Iterator[torch.Tensor]:
+    """The plain tensors that a quantised one is made of."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _plain(getattr(tensor, name))
+    else:
+        yield tensor
 
 
 def certify(model: LoadedModel) -> AdapterCertificate:

@@ -32,8 +32,8 @@ def resolve(module: Any) -> Adapter:
     blocks = tuple(block for i, block in enumerate(listed) if i not in skipped)
     if len({id(block) for block in blocks}) < len(blocks):
         raise ModelError(f"{kind}: blocks share one module, so a hook cannot tell them apart")
-    if any(getattr(m, "_compiled_call_impl", None) or hasattr(m, "_orig_mod") for m in decoder.modules()):
-        raise ModelError(f"{kind}: its blocks are compiled, so hooks may be skipped: wrap the model before compiling")
+    if any(_compiled(m) for m in module.modules()):
+        raise ModelError(f"{kind}: parts of it are compiled, so hooks may be skipped: wrap the model before compiling")
     streams = STREAMS.get(kind)
     width = int(text.hidden_size) * (int(getattr(text, streams.count)) if streams else 1)
     split = CONTRIBUTIONS.get(kind)
@@ -63,6 +63,13 @@ def _unwrapped(module: Any) -> Any:
     if getattr(peft, "is_prompt_learning", False):
         raise ModelError("prompt tuning puts virtual tokens before the text: merge it or wrap the base model")
     return module.get_base_model()
+
+
+def _compiled(module: nn.Module) -> bool:
+    """True for a module under torch.compile, which may have been compiled without the hooks that are to come."""
+    forward = getattr(module, "forward", None)
+    in_place = getattr(module, "_compiled_call_impl", None) is not None
+    return in_place or hasattr(module, "_orig_mod") or hasattr(forward, "_torchdynamo_orig_callable")
 
 
 def _blocks(module: Any, text: Any) -> tuple[nn.Module, str, nn.ModuleList]:
