@@ -5,9 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from llmct_bench.benchmark import load_results, run
 from llmct_bench.results import ResultCard
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Models as small as those of the tests are slower on several threads, above all where other programs run."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

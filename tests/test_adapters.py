@@ -62,15 +62,6 @@ VARIANTS: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small are slower on several threads, above all where other programs run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def build(config: Any) -> Any:
     torch.manual_seed(0)
     module = t.AutoModelForCausalLM.from_config(config).eval()

@@ -6,7 +6,6 @@ A transformers upgrade that breaks a family, or brings one that cannot be built 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,15 +22,6 @@ from llmct_bench.models.cards import find_models
 
 #: Types whose default configuration needs a package that is not a dependency.
 NEEDS_MORE = {"gemma3n": "timm"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small are slower on several threads, above all where other programs run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -54,15 +54,6 @@ MODEL = tuple(name for name in CHECKS if name not in TEXT)
 READ = {"states", "final norm", "lens", "closure", "batching", "left padding", "generation"}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small are slower on several threads, above all where other programs run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def made(model_type: str = "qwen2") -> Adapter:
     """The adapter of a tiny model of its own."""
     return resolve(tiny(model_type))

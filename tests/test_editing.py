@@ -74,15 +74,6 @@ def each_family(test: Any) -> Any:
     return pytest.mark.parametrize("family", FAMILIES)(test)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @cache
 def built(family: str) -> tuple[Any, Adapter]:
     module = tiny(family)

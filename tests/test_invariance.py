@@ -7,7 +7,6 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -36,17 +35,6 @@ CUTS = {"usual": (4096, False), "small": (64, False), "large": (8192, False), "r
 CUTS |= {"smaller": (300, False)}
 OTHERS = [(PHANTOM, "small"), (PHANTOM, "large"), (PHANTOM, "reversed"), (STORIES, "smaller"), (STORIES, "reversed")]
 SAME = 1e-4
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-    loaded.cache_clear()
-    job.cache_clear()
 
 
 @cache

@@ -34,15 +34,6 @@ TEXTS = (
 TRAINING = "the model or a part of it is in training mode (dropout makes states random): call .eval() first"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def qwen() -> Any:
     return tiny("qwen2")
