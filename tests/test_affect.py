@@ -13,7 +13,7 @@ from llmct_bench.adapters import Point
 from llmct_bench.affect import Scores, fit_affect, load_fit, score
 from llmct_bench.emotions import NAMES, NEUTRAL
 from llmct_bench.errors import ModelError
-from llmct_bench.scanner import Plan, States
+from llmct_bench.scanner import States
 
 D, POINTS = 32, 3
 
@@ -45,7 +45,7 @@ def planted(seed: int = 0, strength: float = 3.0) -> tuple[States, np.ndarray]:
                 )  # fmt: skip
     array = np.array(h, np.float32)
     points = tuple(Point("resid", i) for i in range(POINTS))
-    return States(array, array, pd.DataFrame(rows), points, (), Plan(())), axes
+    return States(array, array, pd.DataFrame(rows), points, (), None), axes
 
 
 def test_axes_and_layer_are_recovered() -> None:

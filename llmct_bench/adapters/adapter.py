@@ -71,7 +71,8 @@ class Adapter:
 
     def points(self) -> list[Point]:
         """Every point of this model."""
-        norm = [Point("final_norm")] if self.final and self.model_type not in SHARED_NORM else []
+        alone = self.final and self.streams is None and self.model_type not in SHARED_NORM
+        norm = [Point("final_norm")] if alone else []
         return [*self.residual_points(), *self.contribution_points(), *norm]
 
     def run(self, input_ids: Tensor, until: int | None = None, **inputs: Any) -> None:
@@ -141,6 +142,8 @@ class Adapter:
             return _with_first(output, change(_value(output)))
 
         with ExitStack() as stack:
+            _edited.append(self.module)
+            stack.callback(_forget, self.module)
             stack.callback(self._note_shape(shape).remove)
             if point == Point("resid", 0):
                 handle = self.blocks[0].register_forward_pre_hook(before, with_kwargs=True)
@@ -182,6 +185,11 @@ class Adapter:
 
         with self.editing(point, edit):
             yield
+
+    @property
+    def edited(self) -> bool:
+        """True while an edit of this model is open."""
+        return any(module is self.module for module in _edited)
 
     def lens(self, state: Tensor) -> Tensor:
         """Logits (…, vocabulary) of a state at the last point (batch, tokens, d_model): final norm, head, and what
@@ -254,6 +262,14 @@ class Adapter:
         if self.streams is not None and like.ndim == 4:
             value = self.streams.split(value)
         return value.reshape(like.shape)
+
+
+#: The models whose edits are open, one entry an edit.
+_edited: list[nn.Module] = []
+
+
+def _forget(module: nn.Module) -> None:
+    del _edited[next(i for i, m in enumerate(_edited) if m is module)]
 
 
 class _Enough(Exception):

@@ -43,7 +43,12 @@ class LoadedModel:
         """The longest conversation, in tokens, that may be packed as a tree: 0 where the self-test fails; where there
         is local attention wider than the self-test is long, its window; else without limit."""
         text = self.module.config.get_text_config()
-        if not branch_check(self.adapter, int(text.vocab_size), self.tokenizer.bos_token_id).passed:
+        if not set(getattr(text, "layer_types", None) or ()) <= {"full_attention", "sliding_attention"}:
+            return 0  # attention that is compressed or chosen from some length on is not what the self-test sees
+        try:
+            if not branch_check(self.adapter, int(text.vocab_size), self.tokenizer.bos_token_id).passed:
+                return 0
+        except torch.OutOfMemoryError:
             return 0
         return min([w for w in windows(text) if w > SELF_TEST_LENGTH], default=10**9)
 
@@ -63,9 +68,14 @@ class LoadedModel:
 
     @property
     def context(self) -> int:
-        """The longest input in tokens: the smallest positive of what configuration and tokenizer say."""
+        """The longest input in tokens: the smallest positive of what configuration and tokenizer say. With *longrope*
+        the states of a whole pass change where it exceeds the original context, so that is the limit."""
         text = self.module.config.get_text_config()
         known = [getattr(text, "max_position_embeddings", 0) or 0, self.tokenizer.model_max_length or 0]
+        rope = getattr(text, "rope_parameters", None) or {}
+        if rope.get("rope_type") == "longrope":
+            original = rope.get("original_max_position_embeddings", 0)
+            known.append(int(original or getattr(text, "original_max_position_embeddings", 0) or 0))
         return min([k for k in known if 0 < k < 10**9], default=10**9)
 
     def facts(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedConfig
 
 from llmct_bench.adapters.adapter import Adapter
 
@@ -69,17 +69,19 @@ _tree: ContextVar[_Tree] = ContextVar("tree")
 @contextmanager
 def packed(adapter: Adapter, stretches: Sequence[Stretch]) -> Iterator[None]:
     """While open, passes of the body are over one packed row. The attention backend is put back afterwards."""
-    configs = {id(c): c for m in adapter.decoder.modules() if (c := getattr(m, "config", None)) is not None}
-    before = {i: getattr(c, "_attn_implementation_internal", None) for i, c in configs.items()}
+    configs = {
+        id(c): c for m in adapter.decoder.modules() if isinstance(c := getattr(m, "config", None), PreTrainedConfig)
+    }
+    before = {i: c._attn_implementation_internal for i, c in configs.items()}
     token = _tree.set(_Tree(stretches))
     try:
         for config in configs.values():
             config._attn_implementation_internal = _NAME
         yield
     finally:
+        _tree.reset(token)
         for i, config in configs.items():
             config._attn_implementation_internal = before[i]
-        _tree.reset(token)
 
 
 def run_packed(adapter: Adapter, tokens: Tensor, stretches: Sequence[Stretch], until: int | None = None) -> None:

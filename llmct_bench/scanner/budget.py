@@ -27,9 +27,9 @@ def token_budget(model: LoadedModel) -> int:
 
 def packing(model: LoadedModel, budget: int | None = None) -> Packing | None:
     """Whether and when this model's conversations are packed as trees, in rows of ``budget`` tokens (by default as
-    many as fit, at least four times what is padded on a CPU)."""
+    many as fit; on a CPU four times what is padded, since nothing in them is padding)."""
     if not model.branches:
         return None
     blocks = sum(p.numel() for p in model.adapter.blocks[0].parameters())
-    size = budget or max(4 * TOKEN_BUDGET, token_budget(model))
+    size = budget or (token_budget(model) if model.device.type == "cuda" else 4 * TOKEN_BUDGET)
     return Packing(model.branches, _CALL * _RATE.get(model.device.type, 5e10) / (2 * max(blocks, 1)), size)

@@ -87,11 +87,12 @@ class Project:
 
 
 class OutOfMemory(ModelError):
-    """A pass did not fit; ``done`` readouts (suite order) are stored."""
+    """A pass did not fit; ``done`` readouts (suite order) are stored. ``single``: it was one sequence, so that no
+    smaller pass is possible."""
 
-    def __init__(self, message: str, done: set[int]) -> None:
+    def __init__(self, message: str, done: set[int], single: bool) -> None:
         super().__init__(message)
-        self.done = done
+        self.done, self.single = done, single
 
 
 def capture(
@@ -120,6 +121,7 @@ def capture(
                     f"{model.card.name}: out of memory in a pass of {batch.width * len(batch.rows)} tokens: "
                     "use a smaller --token-budget, or --dtype bfloat16",
                     done,
+                    len(batch.rows) == 1 and len(batch.segments) <= 1,
                 ) from error
             done.update(gather.where.tolist())
             progress(sum(map(len, batch.rows)))

@@ -99,26 +99,35 @@ def make_plan(readouts: Sequence[Readout], budget: int = TOKEN_BUDGET, packing: 
 
 
 def _split(trie: Trie, packing: Packing | None) -> tuple[list[int], list[int]]:
-    """Leaves to be run as rows of their own, and leaves of trees that are worth packing; both in depth-first order."""
-    inner = {node.parent for node in trie.nodes}
-    roots: dict[int, list[int]] = {}
-    size: dict[int, list[int]] = {}
-    root = 0
+    """Leaves to be run as rows of their own, and leaves of subtrees that are worth packing, in depth-first order. A
+    template's beginning stands in every sequence, so where the whole is not worth it, its branches may be."""
+    n = len(trie.nodes)
+    children: list[list[int]] = [[] for _ in range(n)]
     for i, node in enumerate(trie.nodes):
-        root = i if node.parent < 0 else root
-        total = size.setdefault(root, [0, 0])
-        total[0] += len(node.tokens)
-        total[1] += 1
-        if i not in inner:
-            roots.setdefault(root, []).append(i)
+        if node.parent >= 0:
+            children[node.parent].append(i)
+    leaves: list[list[int]] = [[] for _ in range(n)]
+    unique, total, longest, segments = ([0] * n for _ in range(4))
+    for i in range(n - 1, -1, -1):  # children come after their parents
+        node, below = trie.nodes[i], children[i]
+        stop = node.depth + len(node.tokens)
+        leaves[i] = [leaf for c in below for leaf in leaves[c]] or [i]
+        unique[i] = len(node.tokens) + sum(unique[c] for c in below)
+        total[i] = sum(total[c] for c in below) or stop
+        longest[i] = max((longest[c] for c in below), default=stop)
+        segments[i] = 1 + sum(segments[c] for c in below)
     plain: list[int] = []
     packed: list[int] = []
-    for root, leaves in roots.items():
-        unique, segments = size[root]
-        lengths = [trie.nodes[n].depth + len(trie.nodes[n].tokens) for n in leaves]
-        saved = sum(lengths) - unique
-        pays = packing is not None and max(lengths) <= packing.longest and 0 < saved >= packing.worth * segments
-        (packed if pays else plain).extend(leaves)
+    waiting = [i for i in range(n - 1, -1, -1) if trie.nodes[i].parent < 0]
+    while waiting:
+        i = waiting.pop()
+        saved = total[i] - unique[i] - trie.nodes[i].depth
+        if packing is not None and longest[i] <= packing.longest and 0 < saved >= packing.worth * segments[i]:
+            packed += leaves[i]
+        elif children[i]:
+            waiting += reversed(children[i])
+        else:
+            plain.append(i)
     return plain, packed
 
 

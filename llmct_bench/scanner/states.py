@@ -64,7 +64,9 @@ class States:
             at = [self.points.index(p) for p in points]
             array, last = array[:, at], last[:, at]
         index = self.index[chosen].reset_index(drop=True)
-        return replace(self, array=array, last=last, index=index, points=tuple(points or self.points))
+        return replace(
+            self, array=array, last=last, index=index, points=self.points if points is None else tuple(points)
+        )
 
 
 @dataclass(frozen=True)
@@ -100,18 +102,20 @@ def scan(
     finite, ResultError when the disk refuses.
     """
     rendered = pooled(_rendered(model, suite, rendered), pooling)
-    chosen = tuple(points or model.adapter.residual_points())
+    chosen = tuple(model.adapter.residual_points() if points is None else points)
     shape = (len(rendered.readouts), len(chosen), model.adapter.d_model)
     if folder is None:
         content, last = (np.full(shape, np.nan, np.float32) for _ in range(2))
         plan = _run(model, rendered.readouts, chosen, Keep(content, last), budget, progress)
         _check(model, chosen, content, last)
         return States(content, last, rendered.index, chosen, rendered.left_out, plan)
+    if model.adapter.edited:
+        raise ModelError(f"{model.card.name}: states under an edit are not kept on disk: scan without a folder")
     place = Path(folder) / _key(model, rendered, chosen)
     ran: Plan | None = None
     if not place.is_dir():
         ran = _scan_to(place, shape, model, rendered, chosen, budget, progress)
-    content, last = open_arrays(place / "states.safetensors")
+    content, last = open_arrays(place / "states.safetensors", shape, new=False)
     return States(content, last, rendered.index, chosen, rendered.left_out, ran)
 
 
@@ -161,14 +165,15 @@ def _run(
 ) -> Plan:
     """Run everything; when memory runs out, what is missing again with half the budget."""
     first = plan = plan_scan(model, readouts, budget)
+    size = max(b.width * len(b.rows) for b in plan.batches)
     missing = list(range(len(readouts)))
     while True:
         try:
             capture(model, plan, points, _Renumbered(sink, missing), progress)
             return first
         except OutOfMemory as error:
-            size = max(b.width * len(b.rows) for b in plan.batches) // 2
-            if size < _SMALLEST_BUDGET or all(len(b.rows) == 1 and not b.segments for b in plan.batches):
+            size //= 2
+            if error.single or size < _SMALLEST_BUDGET:
                 raise
             missing = [old for new, old in enumerate(missing) if new not in error.done]
         plan = plan_scan(model, [readouts[i] for i in missing], size)
@@ -209,7 +214,7 @@ def _scan_to(
     except OSError as error:
         raise ResultError(f"cannot write states under {place.parent}: {error.strerror}") from error
     try:
-        content, last = open_arrays(scratch / "states.safetensors", shape)
+        content, last = open_arrays(scratch / "states.safetensors", shape, new=True)
         plan = _run(model, rendered.readouts, points, Keep(content, last), budget, progress)
         _check(model, points, content, last)
         rendered.index.to_parquet(scratch / "index.parquet", index=False)
@@ -218,6 +223,8 @@ def _scan_to(
         del content, last
         os.replace(scratch, place)
     except OSError as error:
+        if place.is_dir():  # another run was faster
+            return plan
         reason = error.strerror or error
         raise ResultError(f"cannot write {place}: {reason}; nothing stored was lost") from error
     finally:
@@ -238,6 +245,7 @@ def _key(model: LoadedModel, rendered: Rendered, points: Sequence[Point]) -> str
         "device": model.device.type,
         "transformers": transformers.__version__,
         "adapter": ADAPTER_VERSION,
+        "config": model.module.config.to_json_string(),
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for r in rendered.readouts:
