@@ -751,12 +751,14 @@ def test_a_pass_that_was_cut_short_leaves_the_model_as_it_was(force: None) -> No
     assert torch.equal(model.module(input_ids=ids).logits, before)
 
 
-def test_the_final_norm_of_parallel_streams_is_no_point() -> None:
-    """It sees one stream's width and not the state's."""
+def test_the_final_norm_of_parallel_streams_is_read_by_itself() -> None:
+    """It has one stream's width and not the state's."""
     model = ready("hy_v4")
-    assert Point("final_norm") not in model.adapter.points()
-    with pytest.raises(ModelError, match="no module of its own"):
-        scan(model, TREE, points=[Point("final_norm")])
+    point = Point("final_norm")
+    assert point in model.adapter.points()
+    assert scan(model, TREE, points=[point]).array.shape[1:] == (1, 64)
+    with pytest.raises(ModelError, match="read it by itself"):
+        scan(model, TREE, points=[Point("resid", 1), point])
 
 
 # --- 6. pooling ------------------------------------------------------------------------------------------------

@@ -71,9 +71,17 @@ class Adapter:
 
     def points(self) -> list[Point]:
         """Every point of this model."""
-        alone = self.final and self.streams is None and self.model_type not in SHARED_NORM
-        norm = [Point("final_norm")] if alone else []
+        norm = [Point("final_norm")] if self.final and self.model_type not in SHARED_NORM else []
         return [*self.residual_points(), *self.contribution_points(), *norm]
+
+    def width(self, points: Sequence[Point]) -> int:
+        """Width of the values at points: d_model, but for the final norm of parallel streams, which sees one of them.
+        Raises ModelError where the widths differ."""
+        streams = self.streams.number if self.streams is not None else 1
+        found = {self.d_model // streams if p.kind == "final_norm" else self.d_model for p in points}
+        if len(found) > 1:
+            raise ModelError(f"{self.model_type}: the final norm is narrower than its streams: read it by itself")
+        return found.pop() if found else self.d_model
 
     def run(self, input_ids: Tensor, until: int | None = None, **inputs: Any) -> None:
         """One pass of the body (no head, no cache), or of its first ``until`` blocks only. Right-padded ids need

@@ -103,7 +103,7 @@ def scan(
     """
     rendered = pooled(_rendered(model, suite, rendered), pooling)
     chosen = tuple(model.adapter.residual_points() if points is None else points)
-    shape = (len(rendered.readouts), len(chosen), model.adapter.d_model)
+    shape = (len(rendered.readouts), len(chosen), model.adapter.width(chosen))
     if folder is None:
         content, last = (np.full(shape, np.nan, np.float32) for _ in range(2))
         plan = _run(model, rendered.readouts, chosen, Keep(content, last), budget, progress)
