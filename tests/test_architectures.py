@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 from llmct_bench.adapters import AdapterCertificate, Check, coverage
 from llmct_bench.adapters.architectures import CONTRIBUTIONS, REFUSED
+from llmct_bench.adapters.checks import model_checks
 from llmct_bench.adapters.coverage import NOT_DECODERS, Coverage, model_types, page, sweep
 from llmct_bench.adapters.resolve import resolve
-from llmct_bench.adapters.tiny import BLOCKS, tiny
+from llmct_bench.adapters.tiny import BLOCKS, VOCABULARY, tiny
 from llmct_bench.cli import app
 from llmct_bench.models.cards import find_models
 
@@ -93,6 +94,33 @@ def test_blocks_are_those_whose_outputs_transformers_records(model_type: str) ->
     assert any(isinstance(block, named) for block in adapter.blocks)
     inside = {module for block in adapter.blocks for module in block.modules()}
     assert all(module in inside for module in adapter.decoder.modules() if type(module) is named)
+
+
+@pytest.mark.parametrize(
+    "model_type",
+    [
+        "qwen2",
+        "qwen3",
+        "llama",
+        "gemma2",
+        "gemma3_text",
+        "mistral",
+        "phi3",
+        "olmo2",
+        "smollm3",
+        "gpt2",
+        "gpt_neox",
+        "opt",
+        "falcon",
+        "granite",
+        "mixtral",
+        "mamba",
+    ],
+)
+def test_a_dozen_families_pass_in_half_precision(model_type: str) -> None:
+    made = AdapterCertificate(tuple(model_checks(resolve(tiny(model_type).bfloat16()), VOCABULARY)))
+    assert made.passed, made.failures()
+    assert 0 < made.floor < 3e-2 or model_type in ("gemma2", "falcon", "mamba")  # one kernel for every batch
 
 
 def test_tiny_models_are_small_and_repeat() -> None:

@@ -714,6 +714,19 @@ def test_what_is_over_the_widened_tolerance_fails() -> None:
     assert passed == [True, False]
 
 
+def test_half_precision_states_that_turn() -> None:
+    """An error of 2 % of the largest entry everywhere, in a state whose largest entry is about four times its spread:
+    1 - cosine is near .08 squared over 2, over its tolerance, while the error itself is within."""
+    reference = torch.randn(1, 4000, generator=torch.Generator().manual_seed(0)).clamp(-4, 4)
+    value = reference + 0.08 * torch.randn(1, 4000, generator=torch.Generator().manual_seed(1)).sign()
+    half = comparing.worst("x", [([value.bfloat16()], [reference.bfloat16()])], 3e-2)
+    assert not half.passed
+    assert half.note.startswith("1 - cosine")
+    assert half.error == pytest.approx(0.08**2 / 2, rel=0.1)
+    zero = torch.zeros(1, 8, dtype=torch.bfloat16)
+    assert comparing.worst("x", [([zero], [zero])], 3e-2).passed
+
+
 def test_a_stream_of_zeros() -> None:
     assert comparing.worst("x", [stream(0.0, 0.0)], 1e-5).passed
 

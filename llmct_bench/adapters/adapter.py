@@ -210,7 +210,12 @@ class Adapter:
         if head[0] is None or self.final is None:
             raise ModelError(f"{self.model_type}: no modules lead from the last block to the logits")
         value = self.streams.split(state) if self.streams is not None else state
-        for module in (*self.final, *head):
+        for module in self.final:
+            value = module(value)
+        for module in head:  # a stream in float32 meets a head in half precision
+            weight = getattr(module, "weight", None)
+            if isinstance(weight, Tensor) and weight.is_floating_point():
+                value = value.to(weight.dtype)
             value = module(value)
         for change in LOGITS:
             value = change(value, model.config.get_text_config())

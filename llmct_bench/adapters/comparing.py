@@ -14,6 +14,8 @@ from llmct_bench.errors import ModelError
 
 #: Relative tolerances of states (max |difference| / max |reference|) by dtype.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 3e-2}
+#: By how much (1 - cosine) a state in half precision may turn besides.
+COSINE = 5e-4
 
 
 def read(adapter: Adapter, points: Sequence[Point], ids: Tensor, run: Callable[[], None] | None = None) -> list[Tensor]:
@@ -62,7 +64,19 @@ def worst(
             spare = peak / size - 1 if 0 < size < math.inf else 0.0
             limit = allowed + 2 * torch.finfo(reference.dtype).eps * spare
             found.append(Check(name, error(value, reference), limit, note))
+            if reference.dtype in (torch.bfloat16, torch.float16):
+                found.append(Check(name, _turn(value, reference), COSINE, f"1 - cosine{'; ' * bool(note)}{note}"))
     return max(found, key=lambda c: (not c.passed, c.error))
+
+
+def _turn(value: Tensor, reference: Tensor) -> float:
+    """Largest 1 - cosine of a state that is not zero with its reference; infinite where that is no number."""
+    if value.shape != reference.shape:
+        return math.inf
+    one, two = value.double().to(reference.device), reference.double()
+    turns = torch.where((two == 0).all(dim=-1), 0.0, 1 - torch.cosine_similarity(one, two, dim=-1))
+    found = float(turns.max())
+    return found if math.isfinite(found) else math.inf
 
 
 def count_hooks(module: nn.Module) -> int:
