@@ -68,7 +68,8 @@ def cover(model_type: str) -> Coverage:
     try:
         module = tiny(model_type)
     except Exception as error:  # whatever stops a type from being built is its reason
-        return Coverage(model_type, "not built", " ".join(f"{type(error).__name__}: {error}".split())[:160])
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).partition(". ")[0]
+        return Coverage(model_type, "not built", reason[:160])
     try:
         adapter = resolve(module)
     except ModelError as error:
