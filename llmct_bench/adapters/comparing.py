@@ -65,7 +65,10 @@ def worst(
             limit = allowed + 2 * torch.finfo(reference.dtype).eps * spare
             found.append(Check(name, error(value, reference), limit, note))
             if reference.dtype in (torch.bfloat16, torch.float16):
-                found.append(Check(name, _turn(value, reference), COSINE, f"1 - cosine{'; ' * bool(note)}{note}"))
+                turned = (
+                    COSINE + (limit - allowed) ** 2 / 2
+                )  # an error of e across a state turns it by e squared over 2
+                found.append(Check(name, _turn(value, reference), turned, f"1 - cosine{'; ' * bool(note)}{note}"))
     return max(found, key=lambda c: (not c.passed, c.error))
 
 

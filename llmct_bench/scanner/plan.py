@@ -92,9 +92,10 @@ def make_plan(readouts: Sequence[Readout], budget: int = TOKEN_BUDGET, packing: 
     for i, readout in enumerate(readouts):
         members.setdefault(readout.tokens, []).append(i)
     plain, packed = _split(trie, packing)
-    batches = _padded(plain, budget, trie, members, readouts)
+    below = _below([*plain, *packed], trie)  # once: a sequence that both begin with is read in one place
+    batches = _padded(plain, budget, trie, below, members, readouts)
     if packing is not None:
-        batches += _packed(packed, packing.budget, trie, members, readouts)
+        batches += _packed(packed, packing.budget, trie, below, members, readouts)
     return Plan(tuple(batches), trie.tokens, sum(len(r.tokens) for r in readouts))
 
 
@@ -132,11 +133,13 @@ def _split(trie: Trie, packing: Packing | None) -> tuple[list[int], list[int]]:
 
 
 Members = dict[Tokens, list[int]]
+Below = dict[int, list[Tokens]]
 
 
-def _padded(leaves: list[int], budget: int, trie: Trie, members: Members, readouts: Sequence[Readout]) -> list[Batch]:
+def _padded(
+    leaves: list[int], budget: int, trie: Trie, below: Below, members: Members, readouts: Sequence[Readout]
+) -> list[Batch]:
     """Rows sorted by length, as many as fit."""
-    below = _below(leaves, trie)
     rows = sorted((_sequence(trie, leaf), leaf) for leaf in leaves)
     rows.sort(key=lambda row: len(row[0]))
     batches: list[Batch] = []
@@ -162,9 +165,10 @@ def _padded(leaves: list[int], budget: int, trie: Trie, members: Members, readou
     return batches
 
 
-def _packed(leaves: list[int], budget: int, trie: Trie, members: Members, readouts: Sequence[Readout]) -> list[Batch]:
+def _packed(
+    leaves: list[int], budget: int, trie: Trie, below: Below, members: Members, readouts: Sequence[Readout]
+) -> list[Batch]:
     """Whole subtrees one after the other in a row; the path to the next one is run again where a row ends."""
-    below = _below(leaves, trie)
     batches: list[Batch] = []
     places: dict[int, int] = {}  # where each node of the row under way begins
     tokens: list[int] = []
