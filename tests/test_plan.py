@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llmct_bench.models import phantom_tokenizer
@@ -47,7 +47,12 @@ def seen_by(batch: Batch) -> dict[int, tuple[int, ...]]:
     return found
 
 
+#: A beginning that is read itself, with one branch that is packed and one that is too long for that.
+_SPLIT = [Readout(t, 0, 1) for t in ((1,), (1, 1, 0), (1, 1, 1), (1, 0, 0, 0))]
+
+
 @given(readouts(), st.integers(1, 60), packings)
+@example(_SPLIT, 1, Packing(3, 0.0, 1))
 @settings(max_examples=500, deadline=None)
 def test_every_readout_is_found_exactly_once_with_its_own_past(
     given_: list[Readout], budget: int, packing: Packing | None
