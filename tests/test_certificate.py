@@ -885,7 +885,9 @@ def test_a_certificate_survives_its_json(made: AdapterCertificate) -> None:
 def test_the_certificate_of_a_model_that_is_nan_is_strict_json() -> None:
     """The tolerances of checks that compare streams, or repetitions, of NaN are not numbers either."""
     subject = hooked(made(), "mlp.down_proj", lambda out: out * math.nan)
-    json.dumps(certified(subject).to_json(), allow_nan=False)
+    data = json.loads(json.dumps(certified(subject).to_json(), allow_nan=False))
+    assert data["passed"] is False
+    assert {c["error"] for c in data["checks"] if c["name"] in ("states", "batching")} == {"inf"}
 
 
 def test_an_error_that_is_no_number_passes_neither_here_nor_when_read_back() -> None:
