@@ -103,6 +103,32 @@ def _timed(adapter: Adapter, clock: list[float]) -> Adapter:
     return Timed(**vars(adapter))
 
 
+def batch_by_batch(model: LoadedModel, scan: Scan, rounds: int) -> Seconds:
+    """Seconds of the passes with hooks, bare, and bare once more, every batch in all three ways one after the other:
+    what costs a hundredth is not seen across whole scans on a machine that drifts by more."""
+    shape = (len(scan.readouts), len(scan.points), model.adapter.d_model)
+    sink = Keep(*(np.zeros(shape, np.float32) for _ in range(2)))
+    parts = [replace(scan.plan, batches=(b,)) for b in scan.plan.batches]
+    found: Seconds = {}
+    for n in range(rounds):
+        total = dict.fromkeys(("hooks", "bare", "bare again"), 0.0)
+        for i, part in enumerate(parts):
+            bare = bare_plan(model, part)
+            ways = [
+                ("hooks", lambda p=part: capture(model, p, scan.points, sink)),
+                ("bare", bare),
+                ("bare again", bare),
+            ]
+            for k in range(3):
+                name, run = ways[(k + i + n) % 3]
+                began = time.perf_counter()
+                run()
+                total[name] += time.perf_counter() - began
+        for name, seconds in total.items():
+            found.setdefault(name, []).append(seconds)
+    return found
+
+
 def bare_plan(model: LoadedModel, plan: Plan) -> Callable[[], None]:
     """The same passes through the body, nothing read."""
     batches = [(padded(b.rows), b.segments) for b in plan.batches]

@@ -1,4 +1,7 @@
-"""From the JSON of a run to reports/performance.md: `python -m benchmarks.page JSON PAGE`."""
+"""From the JSON of runs to reports/performance.md: `python -m benchmarks.page JSON... PAGE`.
+
+The first JSON is the run that the page is about; further ones add what it did not measure: a run with the model
+``0.5b`` the bars of that shape, any other the benchmarks that it holds."""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ _LABELS = {
     "capture": "ours, the passes alone",
     "bare, same batches": "the bare body over the same batches as ours",
     "bare, same batches, again": "those passes once more (null control)",
-    "bare, budget 512": "the bare body, at most 512 tokens a batch",
-    "bare, budget 2048": "the bare body, at most 2048 tokens a batch",
-    "without sharing": "the bare body, every readout a row of its own in batches of at most 1024 tokens",
+    "bare, budget 256": "the bare body, at most 256 tokens a batch",
+    "bare, budget 1024": "the bare body, at most 1024 tokens a batch",
+    "without sharing": "the bare body, every readout a row of its own in batches of at most 512 tokens",
     "hidden states": "`output_hidden_states=True`, every readout a row of its own, everything kept",
     "body": "the bare body, one prefill a readout",
     "head": "`model()` with its head, one prefill a readout",
@@ -33,8 +36,7 @@ _PEERS = {
     "transformer_lens": ("TransformerLens", "TransformerLens run_with_cache"),
     "nnsight": ("nnsight", "nnsight trace, all saved"),
 }
-_BUDGETS = ("bare, budget 512", "bare, same batches", "bare, budget 2048")
-_NO_STATISTICS = "`llmct_bench.stats` has no resampling of whole maps (its sign flips take one vector)"
+_BUDGETS = ("bare, budget 256", "bare, same batches", "bare, budget 1024")
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,9 @@ class Run:
         self.series: dict[str, Facts] = {f["series"]: f for f in found if "series" in f}
         self.peers: dict[str, Facts] = {f["peer"]: f for f in found if "peer" in f}
         self.memory: Facts = next((f for f in found if "memory" in f), {})
+        self.statistics: Facts = next((f for f in found if "statistics" in f), {})
+        #: the same workloads on another model
+        self.large: Run | None = None
 
     def ratios(self, work: str, job: str, reference: str) -> list[float]:
         """job / reference, round by round, samples scaled up."""
@@ -84,6 +89,11 @@ class Run:
     def ratio(self, work: str, job: str, reference: str) -> float | None:
         """Its median; None where the workload was not run."""
         return median(self.ratios(work, job, reference)) if work in self.work else None
+
+    def paired(self, name: str) -> float | None:
+        """Passes of A against bare ones, batch by batch."""
+        pairs = self.work.get("A", {}).get("pairs")
+        return median(_over(pairs, name, "bare")) if pairs else None
 
     def count(self, work: str, above: str, below: str) -> float | None:
         """A ratio of exact counts."""
@@ -105,6 +115,16 @@ class Run:
         peaks = {n: m["peak"] - (m["results"] if n in kept else 0) for n, m in self.memory["memory"].items()}
         return float(peaks[above] / peaks[below])
 
+    def resampling_seconds(self) -> float | None:
+        """Seconds of ours."""
+        return median(self.statistics["seconds"]["ours"]) if self.statistics else None
+
+    def resampling(self, job: str) -> float | None:
+        """How many times as long another way of resampling takes."""
+        if not self.statistics:
+            return None
+        return float(self.statistics["factors"][job] * median(_over(self.statistics["seconds"], job, "ours")))
+
     def peer(self, name: str) -> tuple[float | None, str]:
         """How many times as long a peer takes with its defaults, or why that is not known."""
         if name not in self.peers:
@@ -123,16 +143,16 @@ def bars(run: Run) -> list[Bar]:
 
 
 def _bars_single(run: Run) -> list[Bar]:
-    hooks, passes = run.ratio("A", "hooks", "capture"), run.ratio("A", "capture", "bare, same batches")
-    control = run.ratio("A", "bare, same batches, again", "bare, same batches")
-    null = "" if control is None else f" (bare against bare: {control:.2f})"
+    hooks = run.ratio("A", "hooks", "capture")
+    passes, control = (run.paired(name) for name in ("hooks", "bare again"))
+    null = "" if control is None else f" (bare against bare: {control:.3f})"
     bare = [j for j in run.work.get("A", {}).get("seconds", {}) if j in _BUDGETS]
     best = max((run.ratio("A", "ours", job) or 0.0 for job in bare), default=None)
     padding = run.count("A", "padded", "run")
     files = run.ratio("A", "seed, defaults, files", "ours")
     found = [
         Bar("A", "time inside the hooks / the passes", "≤", 0.01, hooks, "{:.1%}"),
-        Bar("A", f"passes / the bare body, same batches{null}", "≤", 1.05, passes),
+        Bar("A", f"passes / the bare body, batch by batch{null}", "≤", 1.05, passes, "{:.3f}"),
         Bar("A", "end to end / the bare body at its best budget", "≤", 1.10, best),
         Bar("A", "padding", "≤", 0.05, None if padding is None else padding - 1, "{:.1%}"),
     ]
@@ -147,16 +167,15 @@ def _bars_single(run: Run) -> list[Bar]:
 
 
 def _bars_shared(run: Run) -> list[Bar]:
-    seed, large = run.ratio("B", "seed, residual", "ours"), run.setting["model"] == "0.5b"
+    seed = run.ratio("B", "seed, residual", "ours")
+    large = run.large.ratio("B", "seed, residual", "ours") if run.large else None
     what = "seed system without files, residual stream only (its cheapest way) / ours"
-    other = "this run used another model"
     error, unshared = run.work.get("B", {}).get("error"), run.ratio("C", "without sharing", "ours")
-    small, shape = (None, seed) if large else (seed, None)
     return [
         Bar("B", "tokens run / the fewest possible", "≤", 1.05, run.count("B", "padded", "minimum")),
         Bar("B", "end to end / one bare pass a conversation", "≤", 1.12, run.ratio("B", "ours", "bare")),
-        Bar("B", f"{what}, small model", "≥", 30, small, reason=other),
-        Bar("B", f"{what}, Qwen2.5-0.5B's shape", "≥", 20, shape, reason=other),
+        Bar("B", f"{what}, small model", "≥", 30, seed),
+        Bar("B", f"{what}, Qwen2.5-0.5B's shape", "≥", 20, large),
         Bar("B", "relative error against separate prefills", "≤", 1e-5, error, "{:.1e}"),
         Bar("C", "tokens run / the fewest possible", "≤", 1.10, run.count("C", "padded", "minimum")),
         Bar("C", "end to end / the bare body over the unique tokens", "≤", 1.05, run.ratio("C", "ours", "bare")),
@@ -169,7 +188,14 @@ def _bars_machine(run: Run) -> list[Bar]:
         *(Bar("rate", f"share of the matrix rate, workload {w}", "≥", 0.8, run.rate(w), "{:.0%}") for w in "ABC"),
         Bar("memory", "peak without results / that of the bare passes", "≤", 1.1, run.peaks("project", "bare")),
         Bar("memory", "peak without results, all prompts / a quarter", "≤", 1.1, run.peaks("project", "quarter")),
-        Bar("statistics", "10 000 draws on 2000 × 37 × 9, seconds", "≤", 1, None, reason=_NO_STATISTICS),
+        Bar("statistics", "bootstrap and sign flips, seconds", "≤", 1, run.resampling_seconds()),
+        Bar(
+            "statistics",
+            "a loop of scipy calls over cells, on the items / ours",
+            "≥",
+            300,
+            run.resampling("scipy, items"),
+        ),
     ]
 
 
@@ -197,6 +223,9 @@ def page(run: Run) -> str:
         _others(run),
         "## Memory above the model",
         _memory(run),
+        "## Resampling",
+        _statistics(run),
+        *(_large(run.large) if run.large else []),
     ]
     return "\n\n".join(p for p in parts if p) + "\n"
 
@@ -333,6 +362,40 @@ def _memory(run: Run) -> str:
     return _table(["what", "peak, MiB", "of it results, MiB"], rows)
 
 
+def _statistics(run: Run) -> str:
+    if not run.statistics:
+        return "Not measured."
+    s = run.statistics["statistics"]
+    titles = {
+        "scipy, items": "`scipy.stats.bootstrap` (BCa) and `permutation_test`, cell by cell, on the items",
+        "scipy, cluster means": "the same on cluster means",
+        "loop over draws": "numpy over the whole map, draw by draw, on cluster means",
+    }
+    rows = [["**ours**, from the items on", "1", ""]]
+    for job, title in titles.items():
+        each = [run.statistics["factors"][job] * t for t in _over(run.statistics["seconds"], job, "ours")]
+        rows.append([title, f"{median(each):.0f}", f"{min(each):.0f} – {max(each):.0f}"])
+    text = (
+        f"{s['draws']} draws of the cluster bootstrap-t and {s['draws']} sign flips with max-T over "
+        f"{s['items']} items in {s['clusters']} clusters × {s['layers']} layers × {s['emotions']} emotions, one core: "
+        f"{run.resampling_seconds():.2f} s (the first call of a process {run.statistics['first']:.2f} s). "
+        "The others ran on a sample, scaled up; scipy knows no clusters, so on items its test is another one."
+    )
+    return text + "\n\n" + _table(["variant", "time / ours", "range over rounds"], rows)
+
+
+def _large(run: Run) -> list[str]:
+    facts = next(iter(run.work.values()))
+    s = run.setting
+    return [
+        f"## Qwen2.5-0.5B's shape ({facts['parameters'] / 1e6:.0f} M parameters in the body)",
+        f"Random weights, workloads at {s['scale']:g} of their size, {s['rounds']} rounds.",
+        _tokens(run),
+        *(part.replace("## Workload", "### Workload") for name in run.work for part in _workload(run, name)),
+        _rates(run),
+    ]
+
+
 def _number(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
@@ -345,6 +408,24 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return tabulate(rows, header, tablefmt="github", disable_numparse=True)
 
 
+def read(paths: list[Path]) -> Run:
+    """The run of the first JSON, with what the others add."""
+    first, *others = (json.loads(path.read_text("utf-8")) for path in paths)
+    large = None
+    for other in others:
+        if other["setting"]["model"] == "0.5b" != first["setting"]["model"]:
+            large = Run(other)
+        else:
+            again = {b["fullname"] for b in other["benchmarks"]}
+            kept = [b for b in first["benchmarks"] if b["fullname"] not in again]
+            first["benchmarks"] = [*kept, *other["benchmarks"]]
+            ran = {b["name"] for b in other["benchmarks"]}
+            first["skipped"] = {n: r for n, r in (first["skipped"] | other["skipped"]).items() if n not in ran}
+    run = Run(first)
+    run.large = large
+    return run
+
+
 if __name__ == "__main__":
-    source, target = map(Path, sys.argv[1:3])
-    target.write_text(page(Run(json.loads(source.read_text("utf-8")))), "utf-8")
+    *sources, target = map(Path, sys.argv[1:])
+    target.write_text(page(read(sources)), "utf-8")

@@ -18,6 +18,7 @@ from benchmarks.measuring import (
     all_hidden_states,
     bare_plan,
     bare_rows,
+    batch_by_batch,
     in_turn,
     matrix_rate,
     report,
@@ -38,7 +39,7 @@ from benchmarks.workloads import (
 from llmct_bench.adapters import LoadedModel, Point
 from llmct_bench.scanner import Readout, make_plan
 
-BUDGETS = (512, 2048)  # beside that of ours
+BUDGETS = (256, 1024)
 _ONE_BY_ONE, _PEERS = 16, 32  # readouts in the samples of what takes minutes otherwise
 _FILES = {"A": 8, "B": 4, "C": 4}
 _UNSHARED = 6000  # tokens in the sample of batches without sharing
@@ -56,6 +57,9 @@ def test_single_prompts(benchmark: Any, model: LoadedModel) -> None:
         *_one_by_one(model, work),
     ]
     _measure(benchmark, model, work, scan, jobs)
+    pairs = batch_by_batch(model, scan, ROUNDS)
+    benchmark.extra_info.update(pairs=pairs)
+    _say("batch by batch", {name: _ratio(pairs, name, "bare") for name in pairs})
 
 
 def test_conversations(benchmark: Any, model: LoadedModel) -> None:

@@ -1351,7 +1351,10 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 def test_budget_on_a_cpu() -> None:
-    assert [budget.token_budget(ready(kind)) for kind in ("qwen2", "gpt2")] == [1024, 1024]
+    """Tiny blocks take more tokens a pass than others, and other trees join a packed row sooner than one tree ends."""
+    tiny, other = ready("qwen2"), ready("qwen2", hidden_size=512, intermediate_size=1024)
+    assert [budget.token_budget(m) for m in (tiny, other)] == [4096, 512]
+    assert [(p.row, p.budget) for p in map(budget.packing, (tiny, other)) if p] == [(4096, 4096), (1024, 4096)]
 
 
 def test_budget_on_a_gpu_follows_the_free_memory(on_a_gpu: Callable[[float], None]) -> None:

@@ -15,7 +15,13 @@ tokens = st.lists(st.integers(0, 2), min_size=1, max_size=9).map(tuple)
 sequences = st.lists(tokens, min_size=1, max_size=30)
 packings = st.one_of(
     st.none(),
-    st.builds(Packing, st.sampled_from([3, 6, EVERYTHING]), st.sampled_from([0.0, 0.5, 2.0]), st.integers(1, 60)),
+    st.builds(
+        Packing,
+        st.sampled_from([3, 6, EVERYTHING]),
+        st.sampled_from([0.0, 0.5, 2.0]),
+        st.integers(1, 60),
+        st.integers(0, 20),
+    ),
 )
 
 
@@ -140,6 +146,19 @@ def test_a_tree_is_packed_only_where_it_pays() -> None:
     assert [packed(w).tokens for w in (16.0, 17.0)] == [40, 220]
     assert packed(0.0, longest=21).tokens == 220  # longer than the window that the self-test vouches for
     assert make_plan(suffixes, 1024).tokens == 220
+
+
+def test_a_tree_stays_whole_where_others_begin_a_new_row() -> None:
+    """Three trees of 20 + 5 x 2 tokens: each has a row of its own where rows of 40 are asked for, two share one of 60,
+    and none is torn apart by a row of 10 so long as the budget holds it."""
+    suffixes = [Readout((*range(100 * t, 100 * t + 20), n, n), 20, 22) for t in (1, 2, 3) for n in range(5)]
+
+    def rows(row: int, budget: int = 60) -> list[int]:
+        return [b.width for b in make_plan(suffixes, 1024, Packing(22, 0.0, budget, row)).batches]
+
+    assert rows(40) == rows(10) == [30, 30, 30]
+    assert rows(60) == rows(0) == [60, 30]
+    assert rows(0, budget=24) == rows(10, budget=24) == [24, 24, 22] * 3  # a tree that does not fit is torn
 
 
 def test_shipped_suites_run_close_to_the_minimum() -> None:

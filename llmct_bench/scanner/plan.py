@@ -15,7 +15,7 @@ from llmct_bench.scanner.render import Readout
 from llmct_bench.scanner.trie import Tokens, Trie, build_trie
 
 #: Tokens per pass, padding included: large enough for the matrix products, small enough to pad little.
-TOKEN_BUDGET = 1024
+TOKEN_BUDGET = 512
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,17 @@ class Plan:
 class Packing:
     """When a tree is packed: it holds no sequence longer than ``longest`` tokens and saves at least ``worth`` tokens
     for each of its segments, which cost an attention call of their own in every block. A packed row, in which nothing
-    is padding, has up to ``budget`` tokens."""
+    is padding, has up to ``budget`` tokens; another tree joins it up to ``row`` tokens only (0: ``budget``)."""
 
     longest: int
     worth: float
     budget: int
+    row: int = 0
+
+    def limit(self, again: int) -> int:
+        """Tokens at which a row ends, when the next one has to run ``again`` tokens once more: small rows are faster,
+        but not where they cost more than a thirty-second."""
+        return min(self.row, self.budget) if self.row and 32 * again <= self.row else self.budget
 
 
 def make_plan(readouts: Sequence[Readout], budget: int = TOKEN_BUDGET, packing: Packing | None = None) -> Plan:
@@ -95,7 +101,7 @@ def make_plan(readouts: Sequence[Readout], budget: int = TOKEN_BUDGET, packing: 
     below = _below([*plain, *packed], trie)  # once: a sequence that both begin with is read in one place
     batches = _padded(plain, budget, trie, below, members, readouts)
     if packing is not None:
-        batches += _packed(packed, packing.budget, trie, below, members, readouts)
+        batches += _packed(packed, packing, trie, below, members, readouts)
     return Plan(tuple(batches), trie.tokens, sum(len(r.tokens) for r in readouts))
 
 
@@ -166,7 +172,7 @@ def _padded(
 
 
 def _packed(
-    leaves: list[int], budget: int, trie: Trie, below: Below, members: Members, readouts: Sequence[Readout]
+    leaves: list[int], packing: Packing, trie: Trie, below: Below, members: Members, readouts: Sequence[Readout]
 ) -> list[Batch]:
     """Whole subtrees one after the other in a row; the path to the next one is run again where a row ends."""
     batches: list[Batch] = []
@@ -182,15 +188,16 @@ def _packed(
         segments.clear()
         reads.clear()
 
-    size = _sizes(leaves, trie)
+    size, whole = _sizes(leaves, trie), -1
     for leaf in leaves:
         path = trie.path(leaf)
-        new = [n for n in path if n not in places]
-        # the largest subtree on the way to this leaf that fits into a row, and what leads to it
-        fitting = next((n for n in new if trie.nodes[n].depth + size[n] <= budget), leaf)
-        needed = sum(len(trie.nodes[n].tokens) for n in new[: new.index(fitting)]) + size[fitting]
-        if tokens and len(tokens) + needed > budget:
-            close()
+        if whole not in path:
+            new = [n for n in path if n not in places]
+            # the largest subtree on the way to this leaf that fits into a row, and what leads to it
+            whole = next((n for n in new if trie.nodes[n].depth + size[n] <= packing.budget), leaf)
+            needed = sum(len(trie.nodes[n].tokens) for n in new[: new.index(whole)]) + size[whole]
+            if tokens and len(tokens) + needed > packing.limit(trie.nodes[whole].depth):
+                close()
         for node in path:
             if node not in places:
                 past = tuple((places[n], places[n] + len(trie.nodes[n].tokens)) for n in path[: path.index(node)])

@@ -11,12 +11,16 @@ from llmct_bench.stats.intervals import MIN_CLUSTERS, Interval
 from llmct_bench.stats.multiplicity import benjamini_hochberg, holm
 from llmct_bench.stats.ranks import rank_intervals
 from llmct_bench.stats.ratio import fieller
+from llmct_bench.stats.resampling import BootstrapT, FlipTest, bootstrap_t, sign_flip_map
 
 __all__ = [
     "MIN_CLUSTERS",
+    "BootstrapT",
     "DecayFit",
+    "FlipTest",
     "Interval",
     "benjamini_hochberg",
+    "bootstrap_t",
     "cluster_means",
     "cluster_t",
     "crossnobis",
@@ -26,5 +30,6 @@ __all__ = [
     "jackknife_t",
     "rank_intervals",
     "sign_flip",
+    "sign_flip_map",
     "tost",
 ]

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats as sps
 
 from llmct_bench.stats.intervals import MIN_CLUSTERS, Interval
+from llmct_bench.stats.resampling import sign_flip_map
 
 Floats = NDArray[np.float64]
 
@@ -25,8 +26,8 @@ def cluster_means(values: ArrayLike, clusters: ArrayLike) -> tuple[Floats, NDArr
     if not np.isfinite(v).all():
         raise ValueError("values must be finite")
     labels, inverse = np.unique(names.astype(str), return_inverse=True)
-    sums = np.zeros((len(labels), *v.shape[1:]))
-    np.add.at(sums, inverse, v)
+    order = np.argsort(inverse, kind="stable")
+    sums = np.add.reduceat(v[order], np.searchsorted(inverse[order], np.arange(len(labels))), axis=0)
     counts = np.bincount(inverse, minlength=len(labels)).astype(np.float64)
     return sums / counts.reshape(-1, *([1] * (v.ndim - 1))), labels.astype(object)
 
@@ -75,17 +76,4 @@ def sign_flip(per_cluster: ArrayLike, draws: int = 9999, seed: int = 0) -> float
     that p is never 0 (Phipson & Smyth 2010, doi:10.2202/1544-6115.1585). Assumes symmetry around zero under the
     null, which a difference of exchangeable twins has. Raises ValueError on values that are not finite.
     """
-    x = np.asarray(per_cluster, dtype=np.float64)
-    if not np.isfinite(x).all():
-        raise ValueError("values must be finite")
-    n = len(x)
-    if n == 0:
-        return float("nan")
-    observed = abs(float(x.sum()))
-    slack = 1e-12 * max(1.0, float(np.abs(x).sum()))
-    if n <= 13:
-        bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
-        return float(np.mean(np.abs((2.0 * bits - 1.0) @ x) >= observed - slack))
-    raw = np.random.default_rng(seed).integers(0, 256, size=(draws, (n + 7) // 8), dtype=np.uint8)
-    signs = 2.0 * np.unpackbits(raw, axis=1, count=n) - 1.0
-    return float((1 + np.sum(np.abs(signs @ x) >= observed - slack)) / (draws + 1))
+    return float(sign_flip_map(np.asarray(per_cluster, dtype=np.float64), draws, seed).p)
