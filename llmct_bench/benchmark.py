@@ -21,7 +21,7 @@ from llmct_bench.leaderboards import Leaderboard, leaderboard
 from llmct_bench.models import PANEL, LoadOptions, ModelCard, get_model
 from llmct_bench.results import ResultCard, ResultStore, provenance, result_key
 from llmct_bench.scanner import Projections, Rendered, States, plan_scan, render, scan, scan_projected
-from llmct_bench.suites import Suite, get_suite, list_suites
+from llmct_bench.suites import DEFAULT_SUITES, Suite, get_suite
 from llmct_bench.traits import estimate_all, measure, raw_summary, unavailable
 
 #: ``skip``: keep a stored result whose key matches, measure everything else. ``overwrite``: measure everything
@@ -260,14 +260,14 @@ def run(
 ) -> Leaderboard:
     """The whole job, resumable: measure every model on every suite, then write ``output/reports``.
 
-    ``models`` default to the phantom panel, ``suites`` to all shipped ones; ``limit`` cuts every trait suite to so
-    many scenarios; ``session`` sets the token budget and who is told about progress. Results lie under
+    ``models`` default to the phantom panel, ``suites`` to `DEFAULT_SUITES`; ``limit`` cuts every trait suite to so many
+    scenarios; ``session`` sets the token budget and who is told about progress. Results lie under
     ``output/results``. A model that fails does not stop the others: its error goes to ``on_failure`` (without one, the
     first error is raised when the other models are done and reported). Where no model is left, nothing is written and
     the leaderboard is empty.
     """
     cards = [get_model(m) if isinstance(m, str) else m for m in (models or default_models())]
-    chosen = [(get_suite(s) if isinstance(s, str) else s).limited(limit) for s in (suites or list_suites())]
+    chosen = [(get_suite(s) if isinstance(s, str) else s).limited(limit) for s in (suites or DEFAULT_SUITES)]
     references = [s.key for s in chosen if s.card.design == "reference"]
     if len(references) > 1:
         raise SuiteError(f"one reference suite at a time, not {', '.join(references)}")
@@ -288,6 +288,13 @@ def run(
     if failures and on_failure is None:
         raise failures[0]
     return board
+
+
+def fitted(name: str, options: LoadOptions | None = None) -> tuple[LoadedModel, AffectFit]:
+    """A certified model and the axes fitted on the shipped reference. Raises ModelError where it cannot be scored."""
+    job = _Job(load(get_model(name), options), get_suite("reference"), Session(), None, "skip")
+    job._certificate  # noqa: B018 - a model that fails is refused
+    return job.model, job._fit
 
 
 def default_models() -> list[str]:

@@ -1,7 +1,8 @@
 """The vocabulary of affect: emotions, their place on the circumplex, and the project's own lexicon.
 
-Coordinates follow the circumplex model of affect (Russell 1980, doi:10.1037/h0077714): the four emotions of
-the pilot stand for the four quadrants of valence x arousal.
+Coordinates follow the circumplex model of affect (Russell 1980, doi:10.1037/h0077714). The four core emotions, on
+which all axes are fitted, stand for the four quadrants of valence x arousal; the further ones are only ever looked
+at on those axes. The coordinates of the further ones are this project's own assignment after that model.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ NEUTRAL = "neutral"
 
 @dataclass(frozen=True)
 class Emotion:
-    """One emotion: its name and its quadrant, valence and arousal each -1 or +1."""
+    """One emotion: its name, valence and arousal, each from -1 to +1 (the core emotions stand in the corners)."""
 
     name: str
-    valence: int
-    arousal: int
+    valence: float
+    arousal: float
 
 
 EMOTIONS: tuple[Emotion, ...] = (
@@ -29,8 +30,21 @@ EMOTIONS: tuple[Emotion, ...] = (
     Emotion("sadness", -1, -1),
     Emotion("calm", +1, -1),
 )
+FURTHER: tuple[Emotion, ...] = (
+    Emotion("fear", -0.8, +0.8),
+    Emotion("disgust", -0.8, +0.3),
+    Emotion("love", +0.9, +0.2),
+    Emotion("boredom", -0.4, -0.8),
+    Emotion("annoyance", -0.6, +0.4),
+    Emotion("apathy", -0.3, -0.9),
+    Emotion("confusion", -0.3, +0.3),
+    Emotion("peace", +0.7, -0.8),
+)
+#: The core emotions. Everything is measured on their axes.
 NAMES: tuple[str, ...] = tuple(e.name for e in EMOTIONS)
-BY_NAME: dict[str, Emotion] = {e.name: e for e in EMOTIONS}
+#: All emotions that an item may have.
+ALL_NAMES: tuple[str, ...] = tuple(e.name for e in (*EMOTIONS, *FURTHER))
+BY_NAME: dict[str, Emotion] = {e.name: e for e in (*EMOTIONS, *FURTHER)}
 
 
 @dataclass(frozen=True)

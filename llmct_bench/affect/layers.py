@@ -57,14 +57,15 @@ def choose_layer(p: Floats, index: pd.DataFrame) -> LayerChoice:
 
 
 def class_means(p: Floats, index: pd.DataFrame) -> tuple[Floats, list[str]]:
-    """Mean score of each scenario and emotion, (n_scenarios, n_emotions, n_scores), with the scenarios. Scenarios
-    that lack an emotion are left out."""
-    emotional = index["emotion"].isin(NAMES).to_numpy()
+    """Mean score of each scenario and emotion, (n_scenarios, n_emotions, n_scores), with the scenarios, for the core
+    emotions that there are. Scenarios that lack one are left out."""
+    names = [e for e in NAMES if e in set(index["emotion"])]
+    emotional = index["emotion"].isin(names).to_numpy()
     frame = pd.DataFrame(p[emotional], index=pd.MultiIndex.from_frame(index.loc[emotional, ["scenario", "emotion"]]))
     means = frame.groupby(level=["scenario", "emotion"]).mean()
-    wide = {s: g.droplevel("scenario").reindex(NAMES) for s, g in means.groupby(level="scenario")}
+    wide = {s: g.droplevel("scenario").reindex(names) for s, g in means.groupby(level="scenario")}
     complete = {s: g.to_numpy() for s, g in wide.items() if not g.isna().any(axis=None)}
-    return np.array(list(complete.values())).reshape(len(complete), len(NAMES), p.shape[1]), [str(s) for s in complete]
+    return np.array(list(complete.values())).reshape(len(complete), len(names), p.shape[1]), [str(s) for s in complete]
 
 
 def noise_precision(p: Floats, index: pd.DataFrame) -> Floats:
@@ -73,8 +74,9 @@ def noise_precision(p: Floats, index: pd.DataFrame) -> Floats:
     emotional = index["emotion"].isin(NAMES).to_numpy()
     frame = pd.DataFrame(p[emotional])
     keys = [index.loc[emotional, c].to_numpy() for c in ("emotion", "intensity", "role")]
-    residual = (frame - frame.groupby(keys).transform("mean")).to_numpy()
-    covariance = residual.T @ residual / max(len(residual) - 3 * len(NAMES), 1)
+    cells = frame.groupby(keys)
+    residual = (frame - cells.transform("mean")).to_numpy()
+    covariance = residual.T @ residual / max(len(residual) - cells.ngroups, 1)
     return np.asarray(np.linalg.pinv(covariance, rcond=1e-4, hermitian=True))
 
 

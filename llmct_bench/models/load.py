@@ -17,7 +17,7 @@ from llmct_bench.errors import ModelError
 from llmct_bench.models.cards import ModelCard
 from llmct_bench.models.phantoms.build import build
 from llmct_bench.models.phantoms.tokenizer import build_tokenizer, vocabulary
-from llmct_bench.suites import get_suite, list_suites
+from llmct_bench.suites import DEFAULT_SUITES, get_suite
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def load_weights(card: ModelCard, options: LoadOptions) -> tuple[Any, Any, str]:
 @cache
 def phantom_tokenizer() -> PreTrainedTokenizerFast:
     """The one tokenizer of all phantoms: the vocabulary of the shipped suites."""
-    texts = (m.content for name in list_suites() for item in get_suite(name).items for m in item.messages)
+    texts = (m.content for name in DEFAULT_SUITES for item in get_suite(name).items for m in item.messages)
     return build_tokenizer(vocabulary(dict.fromkeys(texts)))
 
 

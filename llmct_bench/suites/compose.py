@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from llmct_bench.emotions import NAMES, NEUTRAL, words
+from llmct_bench.emotions import ALL_NAMES, NAMES, NEUTRAL, words
 from llmct_bench.suites.schema import Item, Turn
 
 Part = dict[str, Any]
 
 #: Lags of the retention suite, in exchanges after the opening.
-LAGS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
+LAGS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24)
 #: Words that fill the frame of a reference statement without naming an emotion.
 NEUTRAL_WORDS = ("informed", "prepared", "briefed", "neutral")
 _PROMPTS = ("How are things?", "What is the news from you?", "And what about you?")
@@ -81,7 +81,7 @@ def circumplex(parts: dict[str, list[Part]]) -> Iterator[Item]:
     for part in parts["scenarios"]:
         twin = f"{part['scenario']}/{NEUTRAL}"
         cells = [(NEUTRAL, 0, part[NEUTRAL])]
-        cells += [(e, i, text) for e in NAMES for i, text in enumerate(part[e], 1)]
+        cells += [(e, i, text) for e in ALL_NAMES if e in part for i, text in enumerate(part[e], 1)]
         for emotion, level, text in cells:
             yield Item(
                 id=twin if emotion == NEUTRAL else f"{part['scenario']}/{emotion}-{level}",
@@ -170,14 +170,14 @@ def write(folder: Path, items: list[Item]) -> None:
     data = folder / "data"
     data.mkdir(exist_ok=True)
     for split in dict.fromkeys(i.split for i in items):
-        lines = [json.dumps(i.model_dump(mode="json"), ensure_ascii=False) for i in items if i.split == split]
+        lines = [json.dumps(i.to_json(), ensure_ascii=False) for i in items if i.split == split]
         (data / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main(root: str) -> None:
     """Compose every suite under ``root`` that has authored parts."""
     for parts in sorted(Path(root).glob("*/parts")):
-        items = compose(parts.parent, parts.parent.name)
+        items = compose(parts.parent, parts.parent.name.split("-")[0])  # circumplex-de is composed like circumplex
         write(parts.parent, items)
         print(f"{parts.parent.name}: {len(items)} items, {sum(len(i.reads) for i in items)} readouts")
 

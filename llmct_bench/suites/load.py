@@ -11,9 +11,14 @@ import yaml
 from pydantic import ValidationError
 
 from llmct_bench.errors import SuiteError, UnknownName
+from llmct_bench.suites.sample import sample
 from llmct_bench.suites.schema import Item, Suite, SuiteCard
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+
+#: What a run measures when nothing else is asked for. The reference comes first because everything is measured on its
+#: axes.
+DEFAULT = ("reference", "circumplex", "shock", "retention")
 
 
 def shipped_root() -> Path:
@@ -25,9 +30,17 @@ def shipped_root() -> Path:
 
 
 def list_suites() -> list[str]:
-    """Names of the shipped suites; the reference comes first because everything is measured on its axes."""
+    """Names of the shipped suites, the default ones first."""
     names = sorted(p.parent.name for p in shipped_root().glob("*/suite.yaml"))
-    return ["reference", *(n for n in names if n != "reference")]
+    return [*DEFAULT, *(n for n in names if n not in DEFAULT)]
+
+
+def get_card(name: str) -> SuiteCard:
+    """The card of a shipped suite or of a folder, without its items (and so without a network)."""
+    folder = shipped_root() / name if name in list_suites() else Path(name)
+    if not (folder / "suite.yaml").is_file():
+        raise UnknownName("suite", name, list_suites())
+    return _card(folder / "suite.yaml")
 
 
 def get_suite(name: str, revision: str | None = None) -> Suite:
@@ -43,13 +56,21 @@ def get_suite(name: str, revision: str | None = None) -> Suite:
     if folder.is_dir() or name.startswith((".", "/")):
         raise SuiteError(f"{name}: no suite.yaml there; a suite folder needs suite.yaml and data/*.jsonl")
     if name.count("/") == 1:
-        return _from_hub(name, revision)
+        from llmct_bench.suites.hub import suite_rows
+
+        card, rows = suite_rows(name, revision)
+        return _suite(_card(card), rows)
     raise UnknownName("suite", name, list_suites())
 
 
 def read_folder(folder: Path) -> Suite:
-    """Read ``suite.yaml`` and ``data/*.jsonl``. Raises SuiteError naming the file and line of the first fault."""
+    """Read ``suite.yaml`` and ``data/*.jsonl``, or sample the source that the card names. Raises SuiteError naming the
+    file and line of the first fault."""
     card = _card(folder / "suite.yaml")
+    if card.source is not None:
+        from llmct_bench.suites.hub import read_source  # `datasets` takes two seconds to import
+
+        return Suite(card, tuple(sample(*read_source(card.source))))
     files = [folder / "data" / f"{split}.jsonl" for split in ("fit", "dev", "test")]
     rows: list[tuple[str, Any]] = []
     for path in files:
@@ -104,22 +125,3 @@ def _suite(card: SuiteCard, rows: Iterable[tuple[str, Any]]) -> Suite:
 def _first(error: ValidationError) -> str:
     fault = error.errors()[0]
     return f"{'.'.join(map(str, fault['loc'])) or 'row'}: {fault['msg']}"
-
-
-def _from_hub(repo: str, revision: str | None) -> Suite:
-    # imported here: `datasets` takes two seconds to import and a run on shipped suites never needs it
-    import datasets
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    try:
-        card = _card(Path(hf_hub_download(repo, "suite.yaml", repo_type="dataset", revision=revision)))
-        splits = datasets.load_dataset(repo, revision=revision)
-    except RepositoryNotFoundError:
-        raise SuiteError(f"no data set {repo!r} on the Hub (or it is gated: log in with `hf auth login`)") from None
-    except (LocalEntryNotFoundError, ConnectionError) as error:
-        raise SuiteError(f"{repo}: not in the cache and the Hub cannot be reached ({type(error).__name__})") from None
-    except (HfHubHTTPError, datasets.exceptions.DatasetsError, FileNotFoundError) as error:
-        raise SuiteError(f"{repo}: {str(error).splitlines()[0]}") from None
-    rows = [(f"{repo}[{name}] row {n}", dict(r)) for name, part in splits.items() for n, r in enumerate(part)]
-    return _suite(card, rows)

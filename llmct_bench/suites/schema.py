@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from llmct_bench.emotions import NAMES, NEUTRAL
+from llmct_bench.emotions import ALL_NAMES, NEUTRAL
+from llmct_bench.suites.source import Source
 
 Design = Literal["reference", "circumplex", "shock", "retention"]
 
@@ -44,11 +45,19 @@ class Item(BaseModel):
     template: str = ""
     context: str = ""
     filler: str = ""
+    #: human ratings from -1 to +1, where a data set has them
+    valence: float | None = Field(default=None, ge=-1, le=1)
+    arousal: float | None = Field(default=None, ge=-1, le=1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; ratings only where there are some."""
+        return self.model_dump(mode="json", exclude={k for k in ("valence", "arousal") if getattr(self, k) is None})
 
     @model_validator(mode="after")
     def _is_sound(self) -> Item:
-        if self.emotion not in (*NAMES, NEUTRAL):
-            raise ValueError(f"item {self.id}: unknown emotion {self.emotion!r}; known: {', '.join((*NAMES, NEUTRAL))}")
+        known = (*ALL_NAMES, NEUTRAL)
+        if self.emotion not in known:
+            raise ValueError(f"item {self.id}: unknown emotion {self.emotion!r}; known: {', '.join(known)}")
         if any(not 0 <= r < len(self.messages) for r in self.reads):
             raise ValueError(f"item {self.id}: reads {list(self.reads)} lie outside of its messages")
         if list(self.reads) != sorted(set(self.reads)):
@@ -57,15 +66,22 @@ class Item(BaseModel):
 
 
 class SuiteCard(BaseModel):
-    """``suite.yaml``: what the suite is for and how its content was made."""
+    """``suite.yaml``: what the suite is for and how its content was made.
+
+    A suite either brings its items along (``data/*.jsonl``) or names a ``source`` from which they are sampled.
+    ``canary`` is a string by which the texts can be found in a corpus; texts of others have none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     version: str
     design: Design
     summary: str
     licence: str
-    canary: str
+    citation: str = ""
+    language: str = "en"
+    canary: str = ""
+    source: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -115,5 +131,5 @@ def content_hash(design: str, items: Sequence[Item]) -> str:
     """sha256 hex of a design and its items in order."""
     digest = hashlib.sha256(design.encode())
     for item in items:
-        digest.update(json.dumps(item.model_dump(mode="json"), sort_keys=True).encode())
+        digest.update(json.dumps(item.to_json(), sort_keys=True).encode())
     return digest.hexdigest()

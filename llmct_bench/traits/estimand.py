@@ -152,6 +152,12 @@ def no_estimate(trait: str, reason: str) -> TraitEstimate:
     return TraitEstimate(trait, nan, nan, nan, nan, nan, nan, 0, False, reason)
 
 
+def core_emotions(frame: pd.DataFrame) -> tuple[str, ...]:
+    """The core emotions that a table has, in their order: suites made of other data sets may lack some."""
+    present = set(frame["emotion"])
+    return tuple(e for e in NAMES if e in present)
+
+
 def complete(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of the scenarios that still have every emotion x intensity cell (some items may not have fitted into
     the context), so that the design stays balanced."""

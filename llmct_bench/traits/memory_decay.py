@@ -24,7 +24,7 @@ from llmct_bench.traits.estimand import (
 
 #: The tail is what is left after so many exchanges, observed up to the last one; a model whose context ends before
 #: that is not compared on a shorter tail.
-TAIL, LAST = 8, 16
+TAIL, LAST = 8, 24
 #: Half-lives outside of the lags that were observed are only known to lie outside.
 SHORTEST, LONGEST = 1.0, 24.0
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from llmct_bench.emotions import BY_NAME, NAMES
+from llmct_bench.emotions import BY_NAME, NAMES, NEUTRAL
 from llmct_bench.stats import cluster_t, fieller, sign_flip
-from llmct_bench.traits.estimand import Estimand, Measurement, TraitEstimate, complete, ratio_influence, result
+from llmct_bench.traits.estimand import (
+    Estimand,
+    Measurement,
+    TraitEstimate,
+    complete,
+    core_emotions,
+    no_estimate,
+    ratio_influence,
+    result,
+)
 
 NAME = "neutral_offset"
 
@@ -12,6 +21,9 @@ NAME = "neutral_offset"
 def estimate(m: Measurement) -> TraitEstimate:
     """Offset of the neutral items in units of designed intensity, one line per scenario."""
     frame = complete(m.frame)
+    if NEUTRAL not in set(frame["emotion"]) or len({BY_NAME[e].valence for e in core_emotions(frame)}) < 2:
+        return no_estimate(NAME, "neutral items and core emotions of both signs of valence are needed")
+    frame = frame[frame["emotion"].isin((*NAMES, NEUTRAL))].reset_index(drop=True)
     frame["design"] = frame["intensity"] * frame["emotion"].map({e: BY_NAME[e].valence for e in NAMES}).fillna(0)
     emotional = frame[frame["emotion"].isin(NAMES)]
     by = emotional["scenario"]

@@ -5,7 +5,15 @@ from __future__ import annotations
 from llmct_bench.affect import class_means, noise_precision, separability
 from llmct_bench.emotions import NAMES
 from llmct_bench.stats import crossnobis, jackknife_t
-from llmct_bench.traits.estimand import Estimand, Measurement, TraitEstimate, complete, result
+from llmct_bench.traits.estimand import (
+    Estimand,
+    Measurement,
+    TraitEstimate,
+    complete,
+    core_emotions,
+    no_estimate,
+    result,
+)
 
 NAME = "separability"
 
@@ -13,6 +21,8 @@ NAME = "separability"
 def estimate(m: Measurement) -> TraitEstimate:
     """Crossnobis d2 between the emotions at the chosen layer."""
     frame = complete(m.frame)
+    if len(core_emotions(frame)) < 2:
+        return no_estimate(NAME, "two core emotions are needed")
     p = frame[list(NAMES)].to_numpy()
     means, scenarios = class_means(p, frame)
     precision = noise_precision(p, frame)
