@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
@@ -14,7 +14,7 @@ import transformers
 
 from llmct_bench import __version__
 from llmct_bench.adapters import AdapterCertificate, LoadedModel, certificate_subject, certify, load, subject_key
-from llmct_bench.affect import AffectFit, Scores, fit_affect, from_projections, score
+from llmct_bench.affect import AffectFit, LayerChoice, Scores, fit_affect, from_projections, score
 from llmct_bench.calibration import planted
 from llmct_bench.errors import LlmctError, ModelError, ResultError, SuiteError
 from llmct_bench.leaderboards import Leaderboard, leaderboard
@@ -178,7 +178,8 @@ class _Job:
                 found = self.session.project(self.model, suite, fit)
                 plan, scores = found.plan, from_projections(found, fit)
             tokens = plan.tokens if plan is not None else 0
-            traits = estimate_all(measure(scores, fit, keyworded_only=subset == "keyworded"), design)
+            cosine = fit.role_cosine[fit.layer.point].tolist()
+            traits = estimate_all(measure(scores, fit.layer, cosine, subset == "keyworded"), design)
         else:
             self.session.progress.message(f"{self.model.card.name} · {suite.key}: the model can read no item")
             traits = unavailable(design, f"the model can read no item (context {self.model.context} tokens)")
@@ -282,12 +283,34 @@ def run(
             failures.append(error)
             if on_failure is not None:
                 on_failure(card.name, error)
-    board = leaderboard(results)
+    board = leaderboard(comparable(results, store))
     if results:
         board.write(folder / "reports")
     if failures and on_failure is None:
         raise failures[0]
     return board
+
+
+def comparable(results: Sequence[ResultCard], store: ResultStore) -> list[ResultCard]:
+    """The same results with every trait estimated on what all models of the comparison can read.
+
+    A readout that one model cannot read (it does not fit into its context, say) is left out for the others as well, so
+    that models are compared on the same items. A model that has no valid trait on a suite takes no part and takes
+    nothing away. Estimates are made again from the stored scores; raises ResultError where those are missing.
+    """
+    taking = [r for r in results if any(t.valid for t in r.traits)]
+    out: dict[tuple[str, str], set[str]] = {}
+    for r in taking:
+        out.setdefault((r.suite, r.suite_hash), set()).update(r.left_out)
+    made = []
+    for r in results:
+        missing = out.get((r.suite, r.suite_hash), set()) - set(r.left_out)
+        if missing and r in taking:
+            layer = LayerChoice.from_json(r.fit["layer"])
+            shared = measure(store.scores(r), layer, r.fit["role_cosine"], r.subset == "keyworded", missing)
+            r = replace(r, traits=estimate_all(shared, r.design), not_shared=sorted(missing))
+        made.append(r)
+    return made
 
 
 def fitted(name: str, options: LoadOptions | None = None) -> tuple[LoadedModel, AffectFit]:
@@ -303,9 +326,10 @@ def default_models() -> list[str]:
 
 
 def load_results(output: str | Path) -> list[ResultCard]:
-    """All results stored under ``output/results``. Raises ResultError where there are none."""
+    """All results stored under ``output/results``, made comparable. Raises ResultError where there are none."""
     root = Path(output) / "results"
-    cards = list(ResultStore(root).cards())
+    store = ResultStore(root)
+    cards = list(store.cards())
     if not cards:
         raise ResultError(f"no results under {root}: run `llmct-bench run` first")
-    return cards
+    return comparable(cards, store)

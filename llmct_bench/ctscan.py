@@ -56,7 +56,7 @@ def ct_scan(model: LoadedModel, conversation: Conversation, fit: AffectFit, budg
     scores = score(states, fit).values
     raw = _cosines(states.last[~references], states.last[references])
     rows = index[~references].reset_index(drop=True)
-    number = rows.groupby("item").cumcount().to_numpy()
+    number = rows.groupby("item").cumcount().tolist()
     points = scores.shape[1]
     frame = pd.DataFrame(
         {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -11,7 +12,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 
 class Hub:
-    """Serves ``root/models/OWNER/NAME`` and ``root/datasets/OWNER/NAME`` while it is open.
+    """Serves ``root/models/OWNER/NAME`` and ``root/datasets/OWNER/NAME`` while it is open, and beside them plain files:
+    ``root/raw/PATH`` at ``/raw/PATH``, in parts too (Range), as addresses of raw files do.
 
     ``gated`` are ids whose files are refused as the real Hub refuses them without a login; ``requests`` is the
     log of what was asked, for example ``GET /Qwen/Qwen3/resolve/main/config.json``.
@@ -55,6 +57,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.body = self.rfile.read(length).decode()
         path = unquote(urlsplit(self.path).path).strip("/")
         self.hub.requests.append(f"{self.command} /{path}")
+        if path.startswith("raw/"):
+            self.commit = ""
+            return self._file(self.hub.root / path)
         api = path.startswith("api/")
         parts = path.removeprefix("api/").split("/")
         kind = parts.pop(0) if parts[0] in ("models", "datasets") else "models"
@@ -101,7 +106,14 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             return self._refuse(404, "EntryNotFound", "Entry Not Found")
         data = path.read_bytes()
-        return self._send(200, data, {"ETag": f'"{_etag(path)}"', "X-Repo-Commit": self.commit})
+        headers = {"ETag": f'"{_etag(path)}"', "X-Repo-Commit": self.commit, "Accept-Ranges": "bytes"}
+        part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if part is None:
+            return self._send(200, data, headers)
+        first, last = int(part[1]), min(int(part[2] or len(data)), len(data) - 1)
+        if first > last:
+            return self._send(416, b"", {"Content-Range": f"bytes */{len(data)}"})
+        return self._send(206, data[first : last + 1], {**headers, "Content-Range": f"bytes {first}-{last}/{len(data)}"})
 
     def _json(self, data: object) -> None:
         self._send(200, json.dumps(data).encode(), {"Content-Type": "application/json"})

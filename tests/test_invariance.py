@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from llmct_bench import LoadedModel, LoadOptions, PhantomSpec, States, Suite, certify, get_model, get_suite, load, scan
 from llmct_bench.adapters import Point
-from llmct_bench.affect import fit_affect, score
+from llmct_bench.affect import AffectFit, Scores, fit_affect, score
 from llmct_bench.scanner import Batch, render
-from llmct_bench.traits import ESTIMANDS, TraitEstimate, estimate_all, measure
+from llmct_bench.traits import ESTIMANDS, Measurement, TraitEstimate, estimate_all, measure
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = Path(os.environ.get("LLMCT_SHARED") or ROOT / ".." / "shared") / "models"
@@ -72,6 +72,11 @@ class Job:
     axes: Any
 
 
+def measured(scores: Scores, fit: AffectFit, keyworded: bool = False) -> Measurement:
+    """The measurement at the fit's layer."""
+    return measure(scores, fit.layer, fit.role_cosine[fit.layer.point].tolist(), keyworded)
+
+
 @cache
 def job(name: str, cut: str) -> Job:
     """The benchmark's main job, with one model and without the store."""
@@ -84,7 +89,7 @@ def job(name: str, cut: str) -> Job:
     fit = fit_affect(states["reference"])
     for design, found in states.items():
         keyworded = name == PHANTOM and design == "circumplex"
-        for e in estimate_all(measure(score(found, fit), fit, keyworded_only=keyworded), design):
+        for e in estimate_all(measured(score(found, fit), fit, keyworded), design):
             traits[e.trait] = e
     return Job(states, traits, fit.layer.point, fit.role_cosine)
 
@@ -267,5 +272,5 @@ def test_traits_where_no_scenario_is_whole() -> None:
         index=rendered.index.iloc[[n for n in kept if n % 7]].reset_index(drop=True),
     )
     fit = fit_affect(job(PHANTOM, "usual").states["reference"])
-    estimates = estimate_all(measure(score(scan(model, suite, rendered=part), fit), fit), "circumplex")
+    estimates = estimate_all(measured(score(scan(model, suite, rendered=part), fit), fit), "circumplex")
     assert all(e.reason for e in estimates if not e.valid)

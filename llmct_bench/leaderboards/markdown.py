@@ -216,15 +216,19 @@ def _coverage(board: Leaderboard) -> str:
     names = labels(board.results)
     cells = {(names[r.model["name"], r.commit], r.suite): r for r in board.results}
     rows = [[escape(m), *(_covered(cells.get((m, s))) for s in suites)] for m in sorted({k[0] for k in cells})]
-    return "## Coverage\n\nReadouts measured; those that did not fit into the context are left out, never cut.\n\n" + (
-        tabulate(rows, ["model", *map(escape, suites)], tablefmt="pipe", disable_numparse=True) + "\n"
+    text = (
+        "Readouts measured; those that did not fit into the context are left out, never cut. What one model of a "
+        "comparison cannot read is left out for the others too."
     )
+    table = tabulate(rows, ["model", *map(escape, suites)], tablefmt="pipe", disable_numparse=True)
+    return f"## Coverage\n\n{text}\n\n{table}\n"
 
 
 def _covered(result: ResultCard | None) -> str:
     if result is None:
         return "not run"
     out = f", {len(result.left_out)} left out" if result.left_out else ""
+    out += f", {len(result.not_shared)} more not shared" if result.not_shared else ""
     subset = " (keyworded scored)" if result.subset == "keyworded" else ""
     return f"{result.n_readouts}{out}{subset}"
 

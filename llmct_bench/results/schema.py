@@ -12,7 +12,7 @@ from llmct_bench.errors import ResultError
 from llmct_bench.traits import TraitEstimate
 
 #: Raised whenever the meaning of a stored number changes; older results are then measured again.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class ResultCard:
     run: dict[str, Any]
     #: the planted values of a phantom, from its closed form; empty for everything else
     truth: dict[str, float | None] = field(default_factory=dict)
+    #: readouts left out of a comparison because another model cannot read them; never stored
+    not_shared: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION

@@ -27,9 +27,10 @@ class Rendered:
     """The readouts of a suite for one tokenizer, in suite order, and their index.
 
     ``index`` has one row a readout: item, scenario, emotion, intensity, split, keyworded, template, context,
-    filler, twin, role (of the message read), lag (user messages before it) and tokens (position of the middle
-    of the content). ``left_out`` names the readouts that do not fit into the context (nothing is ever truncated) or
-    whose content the tokenizer does not know by more than half: the model cannot read those.
+    filler, twin, role (of the message read), read (its place in the conversation), lag (user messages before it) and
+    tokens (position of the middle of the content). ``left_out`` names the readouts that do not fit into the context
+    (nothing is ever truncated) or whose content the tokenizer does not know by more than half: the model cannot read
+    those.
     """
 
     readouts: tuple[Readout, ...]
@@ -74,6 +75,7 @@ INDEX_COLUMNS = [
     "filler",
     "twin",
     "role",
+    "read",
     "lag",
     "tokens",
 ]
@@ -82,7 +84,7 @@ INDEX_COLUMNS = [
 def _row(item: Item, read: int, middle: float) -> dict[str, Any]:
     same = {c: getattr(item, c) for c in INDEX_COLUMNS if c in Item.model_fields}
     lag = sum(m.role == "user" for m in item.messages[:read])
-    return {**same, "item": item.id, "role": item.messages[read].role, "lag": lag, "tokens": middle}
+    return {**same, "item": item.id, "role": item.messages[read].role, "read": read, "lag": lag, "tokens": middle}
 
 
 def _unknown(tokenizer: Any) -> list[int]:

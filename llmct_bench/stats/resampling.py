@@ -56,9 +56,9 @@ def flip_signs(n_clusters: int, draws: int, seed: int = 0) -> tuple[Floats, bool
     `EXACT_CLUSTERS` clusters, else ``draws`` random ones."""
     if n_clusters <= EXACT_CLUSTERS:
         bits = (np.arange(2**n_clusters)[:, None] >> np.arange(n_clusters)) & 1
-        return 2.0 * bits - 1.0, True
+        return np.asarray(2.0 * bits - 1.0, np.float64), True
     raw = np.random.default_rng(seed).integers(0, 256, size=(draws, (n_clusters + 7) // 8), dtype=np.uint8)
-    return 2.0 * np.unpackbits(raw, axis=1, count=n_clusters) - 1.0, False
+    return np.asarray(2.0 * np.unpackbits(raw, axis=1, count=n_clusters) - 1.0, np.float64), False
 
 
 def bootstrap_t(per_cluster: ArrayLike, level: float = 0.95, draws: int = 9999, seed: int = 0) -> BootstrapT:
@@ -144,7 +144,7 @@ def _quantiles(t: Floats, at: list[float]) -> Floats:
     """Quantiles (len(at), cells) over the finite draws."""
     finite = np.isfinite(t)
     if finite.all():
-        return np.quantile(t, at, axis=1, overwrite_input=True)
+        return np.asarray(np.quantile(t, at, axis=1, overwrite_input=True))
     out = np.full((len(at), len(t)), np.nan)
     for cell in np.flatnonzero(finite.any(axis=1)):
         out[:, cell] = np.quantile(t[cell, finite[cell]], at)

@@ -221,7 +221,7 @@ def balance(rows: list[Row], card: SuiteCard) -> Iterator[Finding]:
     first: dict[tuple[str, str], str] = {}
     for row in rows:
         i = row.item
-        key = (i.split, i.scenario)
+        key: tuple[str, str] = (i.split, i.scenario)
         emotion = (
             i.emotion if card.design in ("reference", "circumplex") else ("neutral" if i.intensity == 0 else "own")
         )
@@ -231,13 +231,15 @@ def balance(rows: list[Row], card: SuiteCard) -> Iterator[Finding]:
         first.setdefault(key, row.where)
     usual = Counter(frozenset(c.items()) for c in cells.values()).most_common(1)[0][0]
     wanted = Counter(dict(usual))
-    for key, found in cells.items():
+    for (split, scenario), found in cells.items():
         missing, extra = wanted - found, found - wanted
         if missing or extra:
             parts = [f"{n} × {c} missing" for c, n in missing.items()] + [
                 f"{n} × {c} too many" for c, n in extra.items()
             ]
-            yield Finding(first[key], f"scenario {key[1]!r} is not balanced like the others: {', '.join(parts[:4])}")
+            yield Finding(
+                first[split, scenario], f"scenario {scenario!r} is not balanced like the others: {', '.join(parts[:4])}"
+            )
 
 
 def emotion_words(rows: list[Row], card: SuiteCard) -> Iterator[Finding]:

@@ -63,7 +63,8 @@ def sample(rows: Iterable[Row], source: Source, names: Mapping[str, str] | None 
             messages=(Turn(role="user", content=found[emotion][b].text),),
             reads=(0,),
             keyworded=False,
-            **dict(zip(("valence", "arousal"), found[emotion][b].ratings or (), strict=False)),
+            valence=(found[emotion][b].ratings or (None, None))[0],
+            arousal=(found[emotion][b].ratings or (None, None))[1],
         )
         for b in range(blocks)
         for emotion in sorted(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from llmct_bench.affect import AffectFit, Scores
+from llmct_bench.affect import LayerChoice, Scores
 from llmct_bench.emotions import NAMES
 from llmct_bench.stats import MIN_CLUSTERS, Interval
 
@@ -32,16 +32,25 @@ class Measurement:
     role_cosine: dict[str, float] = field(default_factory=dict)
 
 
-def measure(scores: Scores, fit: AffectFit, keyworded_only: bool = False) -> Measurement:
-    """The measurement of a suite at the fit's layer; ``keyworded_only`` keeps the items that hold lexicon words
-    (phantoms read nothing else)."""
+def measure(
+    scores: Scores,
+    layer: LayerChoice,
+    role_cosine: Sequence[float],
+    keyworded_only: bool = False,
+    without: Collection[str] = (),
+) -> Measurement:
+    """The measurement of a suite at a fit's layer; ``role_cosine`` per emotion at that layer. ``keyworded_only`` keeps
+    the items that hold lexicon words (phantoms read nothing else); ``without`` names readouts (``ITEM[READ]``) that are
+    left out because another model of the comparison cannot read them."""
     keep = scores.index["keyworded"].to_numpy(bool) if keyworded_only else np.ones(len(scores.index), bool)
+    if without:
+        names = [f"{item}[{read}]" for item, read in zip(scores.index["item"], scores.index["read"], strict=True)]
+        keep = keep & ~np.isin(names, list(without))
     index = scores.index[keep].reset_index(drop=True)
     kept = replace(scores, values=scores.values[keep], raw=scores.raw[keep], index=index)
-    point = fit.layer.point
-    columns = pd.DataFrame(kept.values[:, point], columns=list(kept.names))
-    cosine = {e: float(c) for e, c in zip(NAMES, fit.role_cosine[point], strict=True)}
-    return Measurement(pd.concat([index, columns], axis=1), kept, point, fit.layer.depth, cosine)
+    columns = pd.DataFrame(kept.values[:, layer.point], columns=list(kept.names))
+    cosine = {e: float(c) for e, c in zip(NAMES, role_cosine, strict=True)}
+    return Measurement(pd.concat([index, columns], axis=1), kept, layer.point, layer.depth, cosine)
 
 
 @dataclass(frozen=True)
