@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from llmct_bench.results import ResultCard
+from llmct_bench.suites import Suite, get_suite
 from llmct_bench.traits import TraitEstimate
 
 
@@ -52,3 +53,8 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 def command(*arguments: object) -> list[str]:
     """``llmct-bench ARGUMENTS`` for a process of its own."""
     return [sys.executable, "-m", "llmct_bench.cli", *map(str, arguments)]
+
+
+def shortened() -> list[Suite]:
+    """The trait suites at the size that tests can afford: 24 scenarios that phantoms read in each."""
+    return [get_suite(name).limited(n) for name, n in (("circumplex", 48), ("shock", 24), ("retention", 24))]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from handmade import shortened
 from scipy.stats import kendalltau
 
 from llmct_bench.adapters import load
@@ -68,7 +69,7 @@ def test_a_graded_series_is_ranked_as_planted() -> None:
     memory = (70.0, 100.0, 140.0, 200.0, 280.0, 400.0, 560.0)
     gain = (0.4, 1.4, 0.6, 1.2, 0.25, 1.0, 0.8)
     mood = (0.0, 1.0, -2.0, 2.0, -1.0, 1.5, -1.5)
-    session, suites = Session(), [get_suite(n) for n in ("circumplex", "shock", "retention")]
+    session, suites = Session(), shortened()
     found: dict[str, list[float]] = {}
     for i, (m, g, j) in enumerate(zip(memory, gain, mood, strict=True)):
         spec = PhantomSpec(f"graded-{i}", "", default_joy=max(j, 0.0), default_sadness=max(-j, 0.0), role_gain=g,
@@ -112,7 +113,7 @@ def test_tint_moves_raw_cosine_and_nothing_else(panel: Panel) -> None:
 def test_zero_emotion_seeds_are_not_significant_beyond_the_nominal_rate() -> None:
     """Twelve zero-emotion phantoms with other words: at most 2 of 12 separability tests reject
     (P(> 2 | 12, .05) = .02)."""
-    session, suites = Session(), [get_suite("circumplex")]
+    session, suites = Session(), shortened()[:1]
     rejected = 0
     for seed in range(300, 312):
         spec = dataclasses.replace(PANEL[0], seed=seed)

@@ -16,7 +16,17 @@ import pytest
 from llmct_bench.emotions import NAMES, NEUTRAL, lexicon
 from llmct_bench.errors import SuiteError, UnknownName
 from llmct_bench.models.phantoms.tokenizer import split_words
-from llmct_bench.suites import Item, Suite, SuiteCard, Turn, get_suite, list_suites, read_folder, shipped_root
+from llmct_bench.suites import (
+    DEFAULT_SUITES,
+    Item,
+    Suite,
+    SuiteCard,
+    Turn,
+    get_suite,
+    list_suites,
+    read_folder,
+    shipped_root,
+)
 from llmct_bench.suites import compose as composer
 
 SHIPPED = ("reference", "circumplex", "shock", "retention")
@@ -51,9 +61,9 @@ def said(row: dict[str, Any]) -> str:
 
 
 def test_the_list_names_the_reference_first() -> None:
-    """Exactly the four suites are shipped, the reference in front."""
-    assert list_suites()[0] == "reference"
-    assert sorted(list_suites()) == sorted(SHIPPED)
+    """What is measured by default comes first, the reference in front of it, and every folder with a card is listed."""
+    assert list_suites()[:4] == list(SHIPPED) == list(DEFAULT_SUITES)
+    assert sorted(list_suites()) == sorted(p.parent.name for p in shipped_root().glob("*/suite.yaml"))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -77,7 +87,7 @@ def test_hugging_face_datasets_reads_the_same_rows(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_package_reads_every_row(name: str) -> None:
     """`get_suite` gives the rows of the files, in order, and nothing else."""
-    assert [i.model_dump(mode="json") for i in get_suite(name).items] == rows_of(name)
+    assert [i.to_json() for i in get_suite(name).items] == rows_of(name)
 
 
 def test_line_separators_in_a_text_survive_the_file(tmp_path: Path) -> None:
@@ -229,21 +239,21 @@ def test_shock_is_crossed_completely() -> None:
 
 
 def test_retention_is_crossed_completely() -> None:
-    """Every episode has both openings x both filler lengths, is read on the user's message at nine lags, and roles
+    """Every episode has both openings x both filler lengths, is read on the user's message at ten lags, and roles
     alternate."""
     rows = rows_of("retention")
     cells = Counter((r["scenario"], r["filler"], r["intensity"]) for r in rows)
     assert cells == dict.fromkeys(product(dict.fromkeys(r["scenario"] for r in rows), ("short", "long"), (0, 3)), 1)
     for row in rows:
-        assert row["reads"] == [0, 2, 4, 6, 8, 12, 16, 24, 32]
-        assert [m["role"] for m in row["messages"]] == ["user", "assistant"] * 16 + ["user"]
+        assert row["reads"] == [0, 2, 4, 6, 8, 12, 16, 24, 32, 48]
+        assert [m["role"] for m in row["messages"]] == ["user", "assistant"] * 24 + ["user"]
 
 
 def test_no_filler_sits_at_one_lag() -> None:
     """The order of the fillers differs between episodes: each lag is read on many different fillers."""
     rows = [r for r in rows_of("retention") if r["twin"] and r["filler"] == "short"]
-    for read in (2, 16, 32):
-        assert len({r["messages"][read]["content"] for r in rows}) > len(rows) / 2
+    for read in (2, 16, 32, 48):
+        assert len({r["messages"][read]["content"] for r in rows}) == 48  # all that there are
 
 
 @pytest.mark.parametrize("name", ["shock", "retention"])
@@ -365,7 +375,7 @@ FAULTS = {
 }
 ROWS = [
     *(pytest.param(*v, id=k) for k, v in FAULTS.items()),
-    pytest.param(json.dumps(good(id="b", emotion="fear")), "fear", id="unknown emotion"),
+    pytest.param(json.dumps(good(id="b", emotion="envy")), "envy", id="unknown emotion"),
 ]
 
 
