@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from llmct_bench.emotions import ALL_NAMES, NAMES, NEUTRAL, words
+from llmct_bench.suites.load import read_folder
 from llmct_bench.suites.schema import Item, Turn
+from llmct_bench.suites.statistics import update
 
 Part = dict[str, Any]
 
@@ -179,6 +181,8 @@ def main(root: str) -> None:
     for parts in sorted(Path(root).glob("*/parts")):
         items = compose(parts.parent, parts.parent.name.split("-")[0])  # circumplex-de is composed like circumplex
         write(parts.parent, items)
+        if (parts.parent / "suite.yaml").is_file():
+            update(parts.parent / "README.md", read_folder(parts.parent))
         print(f"{parts.parent.name}: {len(items)} items, {sum(len(i.reads) for i in items)} readouts")
 
 
