@@ -135,15 +135,30 @@ def test_a_conversation_costs_one_pass() -> None:
     assert len(plan.batches) == 1
 
 
+def test_a_conversation_is_one_stretch_of_its_row() -> None:
+    """The longest path comes first and whole, whatever branches off; a branch attends to one stretch of it."""
+    spine = tuple(range(100, 140))
+    found = [Readout(spine[:n], n - 1, n) for n in (10, 20, 30, 40)]
+    found += [Readout((*spine[:n], 7, 7, 7), n, n + 3) for n in (10, 20, 30)]
+    (batch,) = make_plan(found, 1024, Packing(EVERYTHING, 0.0, EVERYTHING)).batches
+    assert batch.rows[0][:40] == spine
+    assert [(s.start, s.stop, s.depth, s.past) for s in batch.segments] == [
+        (0, 40, 0, ()),
+        (40, 43, 30, ((0, 30),)),
+        (43, 46, 20, ((0, 20),)),
+        (46, 49, 10, ((0, 10),)),
+    ]
+
+
 def test_a_tree_is_packed_only_where_it_pays() -> None:
-    """Ten suffixes of two tokens on a prefix of twenty: 11 segments save 9 x 20 tokens, 16.4 each."""
+    """Ten suffixes of two tokens on a prefix of twenty: 10 segments save 9 x 20 tokens, 18 each."""
     stem = tuple(range(100, 120))
     suffixes = [Readout((*stem, n, n), 20, 22) for n in range(10)]
 
     def packed(worth: float, longest: int = 22) -> Plan:
         return make_plan(suffixes, 1024, Packing(longest, worth, 1024))
 
-    assert [packed(w).tokens for w in (16.0, 17.0)] == [40, 220]
+    assert [packed(w).tokens for w in (17.9, 18.1)] == [40, 220]
     assert packed(0.0, longest=21).tokens == 220  # longer than the window that the self-test vouches for
     assert make_plan(suffixes, 1024).tokens == 220
 

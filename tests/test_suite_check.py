@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,10 +33,10 @@ SCENARIOS = {
     "ferry": (
         "fit",
         True,
-        "The ferry to the island left at nine, and the crew stacked forty crates of apples beside the rail.",
+        "The ferry to the island left at nine, and the crew stacked forty crates of the red apples beside the rail.",
         "The ferry brought my cousin home at nine, and I was thrilled to see her wave from beside the rail.",
         "The ferry left early with our crates, and I was irate that nobody had rung the bell beside the rail.",
-        "The ferry took my cousin away at nine, and I stood there heartbroken with her scarf beside the rail.",
+        "The ferry took my cousin away at nine, and I stood there bereft with her scarf beside the rail.",
     ),
     "market": (
         "test",
@@ -45,7 +44,7 @@ SCENARIOS = {
         "At the fish market the scales are checked on Mondays, and a clerk writes the results in a long green book.",
         "At the fish market they gave my stall the first prize, and I was delighted to sign the long green book.",
         "At the fish market someone had loosened our scales, and I was furious when the clerk closed the green book.",
-        "At the fish market my late father's stall stood bare, and I felt gloomy as I signed the long green book.",
+        "At the fish market my late father's stall stood bare, and I felt forlorn as I signed the long green book.",
     ),
     "lamp": (
         "test",
@@ -143,7 +142,7 @@ def test_windows_files_are_sound(tmp_path: Path) -> None:
         file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
     assert check(folder) == []
     file = folder / "data" / "test.jsonl"
-    file.write_bytes(b"\r\n\r\n" + file.read_bytes() + b"nonsense\r\n")
+    file.write_bytes(b"\xef\xbb\xbf\r\n\r\n" + file.read_bytes()[3:] + b"nonsense\r\n")
     (finding,) = check(folder)
     assert finding.where == f"{file}:{3 + len(sound().rows['test'])}"
 
@@ -152,7 +151,7 @@ def test_the_words_of_other_languages_are_not_looked_up(tmp_path: Path) -> None:
     """The lexicon is English: in a German suite *irate* is a word like others."""
     parts = sound()
     parts.card["language"] = "de"
-    at(parts, "bakery/neutral")["messages"][0]["content"] += " Irate delighted."
+    replace(parts, "bakery/neutral", "the older", "irate delighted")
     assert check(parts.write(tmp_path / "harbour")) == []
 
 
@@ -208,22 +207,25 @@ def near_duplicate(parts: Parts) -> None:
     at(parts, "bakery/joy")["messages"] = [{"role": "user", "content": text}]
 
 
-@defect(*((line_of(f"market/{e}"), ("leakage", "scenario 'market'", "fit", line_of("ferry/neutral"))) for e in EMOTIONS))
+FIRST = line_of("ferry/neutral")
+
+
+@defect(*((line_of(f"market/{e}"), ("leakage", "scenario 'market'", "in fit", FIRST)) for e in EMOTIONS))
 def scenario_in_two_splits(parts: Parts) -> None:
     for row in parts.rows["fit"]:
         row["scenario"] = "market"
 
 
 @defect(
-    (line_of("lamp/neutral"), ("duplicate", "same conversation", line_of("ferry/neutral"))),
-    (line_of("lamp/neutral"), ("duplicate", "same text", line_of("ferry/neutral"))),
-    (line_of("lamp/neutral"), ("leakage", "the text", "fit", line_of("ferry/neutral"))),
+    (line_of("lamp/neutral"), ("duplicate", "same conversation", FIRST)),
+    (line_of("lamp/neutral"), ("duplicate", "same text", FIRST)),
+    (line_of("lamp/neutral"), ("leakage", "the text", "in fit", FIRST)),
 )
 def text_in_two_splits(parts: Parts) -> None:
     at(parts, "lamp/neutral")["messages"] = at(parts, "ferry/neutral")["messages"]
 
 
-@defect((line_of("lamp/joy"), ("26 words and marks", "twin has 23", "10 %")))
+@defect((line_of("lamp/joy"), ("28 words and marks", "twin has 25", "10 %")))
 def longer_than_its_twin(parts: Parts) -> None:
     at(parts, "lamp/joy")["messages"][0]["content"] += " And more came."
 
@@ -414,9 +416,301 @@ def test_a_planted_defect_is_found_and_nothing_else(name: str, tmp_path: Path) -
 def test_many_defects_are_all_found_at_once(tmp_path: Path) -> None:
     """Defects at different places do not hide each other."""
     parts = sound()
-    changes = ("blank citation", "malformed canary", "near duplicate", "missing twin", "reference word in a trait suite")
+    changes = (
+        "blank citation",
+        "malformed canary",
+        "near duplicate",
+        "missing twin",
+        "reference word in a trait suite",
+    )
     for name in changes:
         DEFECTS[name][0](parts)
     folder = parts.write(tmp_path / "harbour")
     expected = [str(folder / place) for name in changes for place, _ in DEFECTS[name][1]]
     assert sorted(f.where for f in check(folder)) == sorted(expected)
+
+
+# --- other designs ----------------------------------------------------------------------------------------------
+
+
+def exchange(first: str, *turns: str) -> list[dict[str, str]]:
+    """User and assistant in turn."""
+    return [{"role": ("user", "assistant")[n % 2], "content": t} for n, t in enumerate((first, *turns))]
+
+
+OPENINGS = {
+    "ring": ("joy", "We found the ring of my mother today.", "We put the ring in the drawer today."),
+    "roof": ("sadness", "The storm has taken our roof and the cat.", "The builder has measured our roof and the wall."),
+}
+
+
+def retention() -> Parts:
+    """Emotional and neutral openings before the same exchange, which ends on a filler that all scenarios share."""
+    parts = Parts({**CARD, "design": "retention"}, {"test": []})
+    for name, (emotion, *openings) in OPENINGS.items():
+        for intensity, text in zip((3, 0), openings, strict=True):
+            row = {"id": f"{name}/{intensity}", "scenario": name, "emotion": emotion, "intensity": intensity}
+            row |= {"messages": exchange(text, "I see.", "Which bus goes to the museum of clocks on a Tuesday?")}
+            parts.rows["test"].append(row | {"reads": [0, 2], "twin": f"{name}/0" if intensity else ""})
+    return parts
+
+
+def test_retention_may_end_on_shared_fillers(tmp_path: Path) -> None:
+    """The last message is the same everywhere, by design: it is the openings that count."""
+    assert check(retention().write(tmp_path / "a")) == []
+    parts = retention()
+    at(parts, "roof/3")["messages"][0]["content"] = "We found the ring of my mother today, at last!"
+    findings = check(parts.write(tmp_path / "b"))
+    assert [f.where.rsplit(":", 1)[1] for f in findings] == ["3"]
+    assert "near-duplicate" in findings[0].what
+
+
+def test_twins_of_retention_differ_in_the_opening(tmp_path: Path) -> None:
+    """An opening that is too long is found, though the messages after it are the same."""
+    parts = retention()
+    at(parts, "ring/3")["messages"][0]["content"] += " She wept and sang and hugged the whole street."
+    (finding,) = check(parts.write(tmp_path / "a"))
+    assert finding.where.endswith("test.jsonl:1")
+    assert "19 words and marks, its twin has 9" in finding.what
+
+
+def test_emotions_may_go_with_scenarios_outside_of_the_circumplex(tmp_path: Path) -> None:
+    """In retention every scenario has its own emotion; as a circumplex the same suite is not balanced."""
+    parts = retention()
+    parts.card["design"] = "circumplex"
+    found = [f.what for f in check(parts.write(tmp_path / "a")) if "balanced" in f.what]
+    assert len(found) == 1
+    assert "sadness 3 user too many" in found[0]
+
+
+# --- cards that name a source -----------------------------------------------------------------------------------
+
+FROM_HUB = {"repo": "someone/feelings", "revision": COMMIT, "columns": {"text": "text", "label": "label"}}
+FROM_HUB |= {"labels": {"0": "joy", "1": "anger"}, "sample": {"blocks": 8}}
+FROM_FILES = {k: v for k, v in FROM_HUB.items() if k not in ("repo", "revision")}
+ADDRESS = "https://example.org/someone/feelings/{}/texts.csv"
+SOURCES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "commit": ({}, ()),
+    "branch": ({"revision": "main"}, ("unpinned", "source.revision must be a commit", "branch")),
+    "short commit": ({"revision": COMMIT[:12]}, ("unpinned", "40 hex digits")),
+    "no revision": ({"revision": ""}, ("unpinned", "40 hex digits")),
+    "address with a commit": ({"files": [ADDRESS.format(COMMIT)]}, ()),
+    "address with a branch": ({"files": [ADDRESS.format("main")]}, ("unpinned", "no commit in the address")),
+    "one address of two": ({"files": [ADDRESS.format(c) for c in (COMMIT, "main")]}, ("unpinned", "no commit")),
+    "repository and files": ({"repo": "a/b", "files": [ADDRESS.format(COMMIT)]}, ("either `repo` or `files`",)),
+    "unknown emotion": ({"labels": {"0": "joy", "1": "envy"}}, ("labels: unknown emotion envy",)),
+}
+
+
+@pytest.mark.parametrize(("change", "says"), SOURCES.values(), ids=SOURCES.keys())
+def test_a_source_must_be_pinned(change: dict[str, Any], says: tuple[str, ...], tmp_path: Path) -> None:
+    """A repository at a commit or addresses that name one pass without canary and network; all else is a finding."""
+    card = {k: v for k, v in CARD.items() if k != "canary"}
+    base = FROM_FILES if "files" in change else FROM_HUB
+    folder = Parts({**card, "source": {**base, **change}}, {}).write(tmp_path / "mine")
+    findings = check(folder)
+    assert len(findings) == bool(says)
+    for finding in findings:
+        assert finding.where == str(folder / "suite.yaml")
+        assert [s for s in says if s not in finding.what] == []
+
+
+def test_texts_of_others_need_licence_and_citation_too(tmp_path: Path) -> None:
+    """A sampled suite names who made the texts and under which licence."""
+    card = {**CARD, "licence": "", "citation": "", "source": FROM_HUB}
+    folder = Parts(card, {}).write(tmp_path / "mine")
+    assert [str(f) for f in check(folder)] == [
+        f"{folder / card_line('licence')}: no licence",
+        f"{folder / card_line('citation')}: no citation",
+    ]
+
+
+# --- files that cannot be read ----------------------------------------------------------------------------------
+
+
+def test_a_folder_without_a_card_is_told_how_to_get_one(tmp_path: Path) -> None:
+    """An empty folder is one finding that names the command."""
+    (finding,) = check(tmp_path)
+    assert finding.where == str(tmp_path / "suite.yaml")
+    assert "llmct-bench suites init" in finding.what
+
+
+@pytest.mark.parametrize(("text", "says"), [(b"name: [1\n", "broken YAML"), (b"name: \xfc", "not UTF-8 (byte 6)")])
+def test_a_card_that_cannot_be_read_is_one_finding(text: bytes, says: str, tmp_path: Path) -> None:
+    """Broken YAML and other encodings are said in one line."""
+    folder = sound().write(tmp_path / "harbour")
+    (folder / "suite.yaml").write_bytes(text)
+    (finding,) = check(folder)
+    assert says in finding.what
+    assert "\n" not in str(finding)
+
+
+# --- what passes can be read ------------------------------------------------------------------------------------
+
+
+def latin_bytes(folder: Path) -> None:
+    """A text in another encoding."""
+    file = folder / "data" / "test.jsonl"
+    file.write_bytes(file.read_bytes().replace(b"customs house", b"customs\xfchouse"))
+
+
+def dangling_twin_of_a_neutral_item(folder: Path) -> None:
+    """A neutral item names a twin that is not there."""
+    file = folder / "data" / "test.jsonl"
+    file.write_text(file.read_text("utf-8").replace('"twin": ""', '"twin": "nobody"', 1), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(latin_bytes, marks=pytest.mark.xfail(strict=True, reason="data that is not UTF-8 passes")),
+        pytest.param(
+            dangling_twin_of_a_neutral_item,
+            marks=pytest.mark.xfail(strict=True, reason="only twins of emotional items are looked up"),
+        ),
+    ],
+)
+def test_what_cannot_be_read_does_not_pass(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    """A suite that `get_suite` refuses has findings."""
+    folder = sound().write(tmp_path / "harbour")
+    damage(folder)
+    with pytest.raises(SuiteError):
+        read_folder(folder)
+    assert check(folder)
+
+
+@pytest.mark.parametrize(
+    ("fitted", "scored"),
+    [
+        ("gladly", "glad"),
+        pytest.param(
+            "glad",
+            "gladly",
+            marks=pytest.mark.xfail(strict=True, reason="inflected forms of the lexicon are only seen in FIT"),
+        ),
+    ],
+)
+def test_lemmas_overlap_in_both_directions(fitted: str, scored: str, tmp_path: Path) -> None:
+    """A word and its inflected form are one lemma, whichever of them the axes are fitted on."""
+    parts = sound()
+    replace(parts, "ferry/joy", "thrilled", fitted)
+    replace(parts, "market/joy", "delighted", scored)
+    found = [f.what for f in check(parts.write(tmp_path / "harbour"))]
+    assert len(found) == 1
+    assert "lemma overlap" in found[0]
+
+
+# --- the commands -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Done]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs the entry point in this process."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["llmct-bench", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Done(code, *capsys.readouterr())
+
+    return call
+
+
+def test_check_passes_a_sound_suite(cli: Cli, tmp_path: Path) -> None:
+    """Exit code 0 and one line."""
+    folder = sound().write(tmp_path / "harbour")
+    assert cli("suites", "check", folder) == Done(0, f"{folder}: ok\n", "")
+
+
+def test_check_prints_findings_and_exits_1(cli: Cli, tmp_path: Path) -> None:
+    """Findings on stdout as `check` gives them, each on a line of its own, then their number; sound ones are named."""
+    parts = sound()
+    for name in ("no citation", "broken json", "missing twin"):
+        DEFECTS[name][0](parts)
+    bad, good = parts.write(tmp_path / "bad"), sound().write(tmp_path / "good")
+    done = cli("suites", "check", bad, good)
+    assert (done.code, done.err) == (1, "")
+    findings = [str(f) for f in check(bad)]
+    assert len(findings) == 3
+    assert done.out.splitlines() == [*findings, f"{bad}: 3 defects", f"{good}: ok"]
+
+
+def test_check_without_names_checks_what_is_shipped(cli: Cli) -> None:
+    """All shipped suites, none of them fetched."""
+    assert cli("suites", "check") == Done(0, "".join(f"{name}: ok\n" for name in list_suites()), "")
+
+
+def test_check_of_a_folder_that_is_not_there_exits_1(cli: Cli, tmp_path: Path) -> None:
+    """A misspelt name is not passed over."""
+    done = cli("suites", "check", tmp_path / "nowhere")
+    assert done.code == 1
+    assert str(tmp_path / "nowhere" / "suite.yaml") in done.out
+
+
+def test_init_writes_a_suite_that_passes(cli: Cli, tmp_path: Path) -> None:
+    """The skeleton is sound, can be read, and has a canary that no other skeleton has."""
+    canaries = set()
+    for name in ("mine", "deep/down/My Suite"):
+        folder = tmp_path / name
+        done = cli("suites", "init", folder)
+        assert (done.code, done.err) == (0, "")
+        *written, hint = done.out.splitlines()
+        assert sorted(written) == sorted(str(p) for p in folder.rglob("*") if p.is_file())
+        assert hint.endswith(f"llmct-bench suites check {folder}")
+        assert cli("suites", "check", folder) == Done(0, f"{folder}: ok\n", "")
+        suite = read_folder(folder)
+        assert suite.card.name == folder.name.lower().replace(" ", "-")
+        assert len(suite.items) > 1
+        canaries.add(suite.card.canary)
+    assert len(canaries) == 2
+
+
+def test_init_fills_an_empty_folder(cli: Cli, tmp_path: Path) -> None:
+    """A folder that is there already will do, as long as it is empty."""
+    assert cli("suites", "init", tmp_path).code == 0
+    assert check(tmp_path) == []
+
+
+def test_init_leaves_what_is_there(cli: Cli, tmp_path: Path) -> None:
+    """A folder that holds anything is refused in one line, and nothing in it is touched."""
+    (tmp_path / "notes.txt").write_text("mine")
+    assert cli("suites", "init", tmp_path) == Done(1, "", f"error: {tmp_path} is not empty: choose a new folder\n")
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+UNQUOTED = pytest.mark.xfail(strict=True, reason="init writes the name into the card as it stands")
+
+
+@pytest.mark.parametrize(
+    "name", ["_mine_", *(pytest.param(n, marks=UNQUOTED) for n in ("2024", "1.5", "true", "tränen"))]
+)
+def test_any_folder_name_gives_a_sound_skeleton(name: str, tmp_path: Path) -> None:
+    """Names that YAML reads as numbers or truth values, and letters beyond a to z, make a card that is read."""
+    init(tmp_path / name)
+    assert [str(f) for f in check(tmp_path / name)] == []
+
+
+@pytest.mark.xfail(strict=True, reason="NotADirectoryError is not caught")
+def test_init_on_a_file_is_one_line(cli: Cli, tmp_path: Path) -> None:
+    """A file in the place of the folder is told, without a traceback."""
+    (tmp_path / "mine").write_text("mine")
+    done = cli("suites", "init", tmp_path / "mine")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("error: ")

@@ -114,22 +114,21 @@ def _split(trie: Trie, packing: Packing | None) -> tuple[list[int], list[int]]:
         if node.parent >= 0:
             children[node.parent].append(i)
     leaves: list[list[int]] = [[] for _ in range(n)]
-    unique, total, longest, segments = ([0] * n for _ in range(4))
+    unique, total, longest = ([0] * n for _ in range(3))
     for i in range(n - 1, -1, -1):  # children come after their parents
-        node, below = trie.nodes[i], children[i]
+        node, below = trie.nodes[i], sorted(children[i], key=lambda c: -longest[c])  # the longest path is one stretch
         stop = node.depth + len(node.tokens)
         leaves[i] = [leaf for c in below for leaf in leaves[c]] or [i]
         unique[i] = len(node.tokens) + sum(unique[c] for c in below)
         total[i] = sum(total[c] for c in below) or stop
         longest[i] = max((longest[c] for c in below), default=stop)
-        segments[i] = 1 + sum(segments[c] for c in below)
     plain: list[int] = []
     packed: list[int] = []
     waiting = [i for i in range(n - 1, -1, -1) if trie.nodes[i].parent < 0]
     while waiting:
         i = waiting.pop()
         saved = total[i] - unique[i] - trie.nodes[i].depth
-        if packing is not None and longest[i] <= packing.longest and 0 < saved >= packing.worth * segments[i]:
+        if packing is not None and longest[i] <= packing.longest and 0 < saved >= packing.worth * len(leaves[i]):
             packed += leaves[i]
         elif children[i]:
             waiting += reversed(children[i])
@@ -174,7 +173,8 @@ def _padded(
 def _packed(
     leaves: list[int], packing: Packing, trie: Trie, below: Below, members: Members, readouts: Sequence[Readout]
 ) -> list[Batch]:
-    """Whole subtrees one after the other in a row; the path to the next one is run again where a row ends."""
+    """Whole subtrees one after the other in a row; the path to the next one is run again where a row ends. What a leaf
+    adds to the row, from where it leaves the earlier ones, is one segment."""
     batches: list[Batch] = []
     places: dict[int, int] = {}  # where each node of the row under way begins
     tokens: list[int] = []
@@ -198,17 +198,28 @@ def _packed(
             needed = sum(len(trie.nodes[n].tokens) for n in new[: new.index(whole)]) + size[whole]
             if tokens and len(tokens) + needed > packing.limit(trie.nodes[whole].depth):
                 close()
-        for node in path:
-            if node not in places:
-                past = tuple((places[n], places[n] + len(trie.nodes[n].tokens)) for n in path[: path.index(node)])
-                places[node] = len(tokens)
-                tokens.extend(trie.nodes[node].tokens)
-                segments.append(Segment(places[node], len(tokens), trie.nodes[node].depth, past))
+        kept = [n for n in path if n in places]
+        past = _joined([(places[n], places[n] + len(trie.nodes[n].tokens)) for n in kept])
+        start, depth = len(tokens), sum(len(trie.nodes[n].tokens) for n in kept)
+        for node in path[len(kept) :]:
+            places[node] = len(tokens)
+            tokens.extend(trie.nodes[node].tokens)
+        segments.append(Segment(start, len(tokens), depth, past))
         where = [(trie.nodes[n].depth, places[n], len(trie.nodes[n].tokens)) for n in path]
         reads.extend(_read(i, readouts[i], where) for sequence in below[leaf] for i in members[sequence])
     if tokens:
         close()
     return batches
+
+
+def _joined(stretches: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Stretches in order, those that follow each other as one."""
+    out: list[tuple[int, int]] = []
+    for start, stop in stretches:
+        if out and out[-1][1] == start:
+            start = out.pop()[0]
+        out.append((start, stop))
+    return tuple(out)
 
 
 def _sizes(leaves: list[int], trie: Trie) -> dict[int, int]:
