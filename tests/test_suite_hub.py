@@ -3,7 +3,10 @@ user runs it, in processes of their own, because `datasets` reads its environmen
 
 from __future__ import annotations
 
+import csv
 import json
+from collections import Counter
+from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,8 @@ from test_hub import errors, python
 
 from llmct_bench import get_suite, load
 from llmct_bench.emotions import NEUTRAL
+from llmct_bench.suites import get_card, list_suites, shipped_root
+from llmct_bench.suites.sample import sample
 
 REPO, CLOSED = "someone/feelings", "someone/closed"
 #: of the 28 labels of the data set those that are mapped, and two that are not
@@ -53,7 +58,8 @@ def save_feelings(folder: Path) -> None:
     for name in ("simplified", "raw"):
         (folder / name).mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(rows, schema), folder / name / "train-00000-of-00001.parquet")
-        infos.append({"config_name": name, "features": features, "splits": [{"name": "train", "num_examples": len(rows)}]})
+        split = {"name": "train", "num_examples": len(rows), "num_bytes": 1}
+        infos.append({"config_name": name, "features": features, "splits": [split]})
         configs.append({"config_name": name, "data_files": [{"split": "train", "path": f"{name}/train-*"}]})
     card = yaml.safe_dump({"dataset_info": infos, "configs": configs}, sort_keys=False)
     (folder / "README.md").write_text(f"---\n{card}---\n")
@@ -171,7 +177,10 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "gated": ({"repo": CLOSED}, (CLOSED, "gated")),
     "configuration": ({"configuration": "simple"}, (REPO, "'simple' not found", "simplified")),
     "split": ({"split": "test"}, (REPO, '"test"', "train")),
-    "column": ({"columns": {"text": "comment", "label": "labels"}}, (REPO, "no column 'comment'; there are text, labels")),
+    "column": (
+        {"columns": {"text": "comment", "label": "labels"}},
+        (REPO, "no column 'comment'; there are text, labels"),
+    ),
     "labels": ({"labels": {"17": "joy", "5": "fear"}}, (REPO, "no text of fear")),
 }
 
@@ -261,7 +270,9 @@ def file_source(address: str, name: str, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+def served(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """Both files read whole and streamed while they are served, and offline when they are gone."""
     top = tmp_path_factory.mktemp("served")
     raw = top / "raw" / FILE_COMMIT
@@ -325,31 +336,176 @@ def test_a_file_that_is_not_there_is_one_line(served: tuple) -> None:
 LACKING = {"feelings": {}, "tweets": {27: "neutral"}, "two": {2: "anger", 25: "sadness"}}
 
 
-@pytest.fixture(scope="module")
-def measured(repositories: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """A phantom, and the same weights as a model of its own, measured on sampled suites: one without calm, one without
-    calm and neutral, one with joy and neutral alone."""
-    top = tmp_path_factory.mktemp("measured")
-    model = load("phantom/neutral")
-    model.module.save_pretrained(top / "copy")
-    model.tokenizer.save_pretrained(top / "copy")
+EVALUATE = """
+import json, sys
+from llmct_bench import evaluate, get_suite, load, wrap
+phantom = load("phantom/neutral")
+model = wrap(phantom.module, phantom.tokenizer, "copy")  # no phantom by name: all items count
+for card in evaluate(model, [get_suite(name).limited(8) for name in sys.argv[1:]])[1:]:
+    traits = {t.trait: [t.valid, t.reason, t.n_clusters, t.estimate] for t in card.traits}
+    print(json.dumps({"suite": card.suite, "left_out": card.left_out, "traits": traits}))
+"""
+
+
+def save_suites(top: Path, hub: Hub) -> list[str]:
+    """Suites that lack calm; calm and neutral; all but joy and neutral."""
+    commit = hub.commit("datasets", REPO)
+    for name, lacking in LACKING.items():
+        save_suite(top / name, source(commit, labels={k: v for k, v in NAMES.items() if k not in lacking}))
+    return [f"./{name}" for name in LACKING]
+
+
+def test_traits_without_the_texts_they_need_say_so(repositories: Path, tmp_path: Path) -> None:
+    """A model is measured on sampled suites: what can be estimated is, the rest is invalid with a reason."""
     with Hub(repositories) as hub:
-        commit = hub.commit("datasets", REPO)
-        for name, lacking in LACKING.items():
-            labels = {k: v for k, v in NAMES.items() if k not in lacking}
-            save_suite(top / name, source(commit, labels=labels))
-        suites = ",".join(f"./{name}" for name in LACKING)
-        arguments = ["--models", "phantom/neutral,./copy", "--suites", suites, "--limit", "8", "--output", "out"]
-        done = python("-m", "llmct_bench.cli", "run", *arguments, endpoint=hub.url, home=top / "home")
-    return top / "out", done
+        done = python("-c", EVALUATE, *save_suites(tmp_path, hub), endpoint=hub.url, home=tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    found = {card["suite"].split("@")[0]: card for card in map(json.loads, done.stdout.splitlines())}
+    assert {card["suite"] for card in found.values()} == {f"{name}@1.0.0~limit8" for name in LACKING}
+    assert all(card["left_out"] == [] for card in found.values())
+    valid = {name: [t for t, (valid, *_) in card["traits"].items() if valid] for name, card in found.items()}
+    assert valid["feelings"] == ["separability", "joy_bias", "neutral_offset"]
+    assert valid["tweets"] == ["separability", "joy_bias"]
+    assert valid["two"] == []
+    assert {n for card in found.values() for valid, _, n, _ in card["traits"].values() if valid} == {8}
+    assert "neutral items" in found["tweets"]["traits"]["neutral_offset"][1]
+    assert found["two"]["traits"]["joy_bias"][1].endswith("there are: joy")
+    assert found["two"]["traits"]["separability"][1] == "two core emotions are needed"
 
 
-def test_a_run(measured):
-    out, done = measured
-    print(done.stdout, done.stderr)
-    for p in sorted(out.rglob("card.json")):
-        c = json.loads(p.read_text())
-        print(p.relative_to(out), c["n_readouts"], c["n_scenarios"], c["subset"], c.get("truth"), c["left_out"][:2])
-        for t in c["traits"]:
-            print("   ", {k: t[k] for k in ("trait", "estimate", "low", "high", "valid", "reason", "n_clusters")})
-    assert 0
+@pytest.mark.xfail(strict=True, reason="LinAlgError: a phantom reads keyworded items only, of which there are none")
+def test_a_phantom_runs_on_a_sampled_suite(repositories: Path, tmp_path: Path) -> None:
+    """The command measures and reports: a result of eight blocks, every trait of it with a number or a reason."""
+    with Hub(repositories) as hub:
+        save_suites(tmp_path, hub)
+        arguments = ["--models", "phantom/neutral", "--suites", "./feelings", "--limit", "8", "--output", "out"]
+        done = python("-m", "llmct_bench.cli", "run", *arguments, endpoint=hub.url, home=tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "out" / "results").rglob("feelings@1.0.0~limit8/card.json")
+    card = json.loads(path.read_text())
+    assert (card["n_scenarios"], card["n_readouts"], card["left_out"]) == (8, 32, [])
+    assert card["traits"]
+    assert all(t["valid"] or t["reason"] for t in card["traits"])
+    assert (tmp_path / "out" / "reports" / "leaderboard.md").is_file()
+
+
+# --- the real data sets -----------------------------------------------------------------------------------------
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+real_data = pytest.mark.skipif(not DATA.is_dir(), reason="the data sets of others lie beside the repository, not in it")
+#: every suite that is sampled from files, with the file that lies here
+FILES = {
+    name: DATA / name.split("-")[0] / Path(get_card(name).source.files[0]).name
+    for name in list_suites()
+    if get_card(name).source and get_card(name).source.files
+}
+
+COUNT = """
+import json, sys
+from llmct_bench.suites import get_card
+from llmct_bench.suites.hub import read_source
+from llmct_bench.suites.sample import sample
+for name, path in json.loads(sys.argv[1]).items():
+    source = get_card(name).source.model_copy(update={"files": (path,)})
+    found, _, names = read_source(source)
+    rows = list(found)
+    drawn = [[i.emotion, i.messages[0].content] for i in sample(rows, source, names)]
+    every = source.model_copy(update={"sample": source.sample.model_copy(update={"blocks": 10**6})})
+    counts = {}
+    for emotion in dict.fromkeys(source.labels.values()):
+        labels = {k: v for k, v in source.labels.items() if v == emotion}
+        counts[emotion] = len(sample(rows, every.model_copy(update={"labels": labels}), names))
+    print(json.dumps({"rows": len(rows), "drawn": drawn, "counts": counts, "all": len(sample(rows, every, names))}))
+"""
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the package makes of the files, read by the sources of the shipped cards."""
+    home = tmp_path_factory.mktemp("counted") / "home"
+    files = json.dumps({name: str(path) for name, path in FILES.items()})
+    done = python("-c", OFFLINE + COUNT, files, endpoint="http://127.0.0.1:9", home=home)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(FILES, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+def plain(text: str) -> str:
+    """A text as texts are compared."""
+    return " ".join(text.split()).lower()
+
+
+def usable(text: str, limits: list[int]) -> bool:
+    """Whether a text has a number of words between the limits."""
+    return limits[0] <= len(text.split()) <= limits[1]
+
+
+def balanced(drawn: list[list[str]], rarest: int, blocks: int) -> bool:
+    """Every emotion as often as asked for, or as the rarest can be."""
+    counts = Counter(emotion for emotion, _ in drawn)
+    return set(counts.values()) == {min(rarest, blocks)}
+
+
+@real_data
+@pytest.mark.parametrize("name", [n for n in FILES if n.startswith("xed")])
+def test_xed_cards_fit_their_files(counted: dict[str, Any], name: str) -> None:
+    """Texts of every emotion are as many as lines with two fields say whose labels all mean it."""
+    card = yaml.safe_load((shipped_root() / name / "suite.yaml").read_text("utf-8"))["source"]
+    texts: dict[str, set[str]] = {e: set() for e in card["labels"].values()}
+    for line in FILES[name].read_text("utf-8").split("\n"):
+        fields = line.rstrip("\r").split("\t")
+        if len(fields) != 2 or not usable(fields[0], card["words"]):
+            continue
+        emotions = {card["labels"].get(int(k)) for k in fields[1].split(",")}
+        if len(emotions) == 1 and None not in emotions:
+            texts[emotions.pop()].add(plain(fields[0]))
+    assert counted[name]["counts"] == {e: len(found) for e, found in texts.items()}
+    drawn = counted[name]["drawn"]
+    assert balanced(drawn, min(map(len, texts.values())), card["sample"]["blocks"])
+    assert [text for emotion, text in drawn if plain(text) not in texts[emotion]] == []
+
+
+@real_data
+def test_the_emobank_card_fits_its_file(counted: dict[str, Any]) -> None:
+    """Quadrants by exact fractions: the rarest has as many texts as can be drawn, and every drawn text lies in its
+    own."""
+    card = yaml.safe_load((shipped_root() / "emobank" / "suite.yaml").read_text("utf-8"))["source"]
+    low, high, margin = (Fraction(str(card["ratings"][k])) for k in ("low", "high", "margin"))
+    with FILES["emobank"].open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    texts: dict[str, set[str]] = {}
+    for row in rows:
+        v, a = (2 * (Fraction(row[k]) - low) / (high - low) - 1 for k in ("V", "A"))
+        corners = {(True, True): "joy", (False, True): "anger", (False, False): "sadness", (True, False): "calm"}
+        emotion = corners[v > 0, a > 0] if min(abs(v), abs(a)) >= margin else ""
+        emotion = NEUTRAL if max(abs(v), abs(a)) < margin / 2 else emotion
+        if emotion and usable(row["text"], card["words"]):
+            texts.setdefault(emotion, set()).add(plain(row["text"]))
+    found = counted["emobank"]
+    assert found["rows"] == len(rows) > 10_000
+    assert [text for emotion, text in found["drawn"] if plain(text) not in texts[emotion]] == []
+    assert balanced(found["drawn"], min(map(len, texts.values())), card["sample"]["blocks"])
+    assert found["all"] == 5 * min(map(len, texts.values()))
+
+
+@real_data
+def test_the_goemotions_card_fits_its_labels() -> None:
+    """The numbers of the card are those of the data set, and every label has the texts that a plain count gives."""
+    source = get_card("goemotions").source
+    names = (DATA / "goemotions" / "labels.txt").read_text().split()
+    assert {names[int(k)]: v for k, v in source.labels.items()} == {v: v for v in source.labels.values()}
+    with (DATA / "goemotions" / "train.tsv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    rows = [{"text": t, "labels": [int(k) for k in labels.split(",")], "id": i} for t, labels, i in lines]
+    texts: dict[str, set[str]] = {e: set() for e in source.labels.values()}
+    for text, labels, _ in lines:
+        emotions = {names[int(k)] for k in labels.split(",")}
+        if len(emotions) == 1 and emotions <= set(texts) and usable(text, source.words):
+            texts[emotions.pop()].add(plain(text))
+    for emotion, found in texts.items():
+        labels = {k: v for k, v in source.labels.items() if v == emotion}
+        every = source.model_copy(
+            update={"labels": labels, "sample": source.sample.model_copy(update={"blocks": 10**6})}
+        )
+        assert len(sample(rows, every)) == len(found), emotion
+    drawn = [[i.emotion, i.messages[0].content] for i in sample(rows, source)]
+    assert balanced(drawn, min(map(len, texts.values())), source.sample.blocks)

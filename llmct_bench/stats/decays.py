@@ -32,8 +32,8 @@ _ONE = np.array([1.0])
 _HALF_LIVES = np.geomspace(0.1, 500.0, 160)
 
 
-def _columns(*parts: Floats) -> Floats:
-    return np.stack(parts, axis=1)
+def _columns(*parts: ArrayLike) -> Floats:
+    return np.stack([np.asarray(p, np.float64) for p in parts], axis=1)
 
 
 SHAPES: tuple[Shape, ...] = (
@@ -87,7 +87,7 @@ def compare_decays(x: ArrayLike, y: ArrayLike, covariance: ArrayLike) -> Compari
         grid = shape.grid if len(shape.grid) else (np.unique(xs)[1:] + np.unique(xs)[:-1]) / 2
 
         def misfit(p: float, shape: Shape = shape) -> float:
-            basis = np.linalg.solve(root, np.asarray(shape.basis(xs, p), np.float64))
+            basis = np.linalg.solve(root, shape.basis(xs, p))
             coefficients = np.linalg.lstsq(basis, target, rcond=None)[0]
             return float(((target - basis @ coefficients) ** 2).sum())
 

@@ -137,7 +137,7 @@ def _studentised(counts: Floats, centred: Floats) -> Floats:
     variance = square - mean**2
     variance[variance <= 1e-12 * square] = 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        return mean / np.sqrt(variance / (n - 1))
+        return np.asarray(mean / np.sqrt(variance / (n - 1)), np.float64)
 
 
 def _quantiles(t: Floats, at: list[float]) -> Floats:

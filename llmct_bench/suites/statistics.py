@@ -54,14 +54,14 @@ def _cells(suite: Suite) -> str:
     for i in suite.items:
         groups.setdefault((i.emotion, i.intensity), []).append(i)
     order = sorted(groups, key=lambda k: ((NEUTRAL, *ALL_NAMES).index(k[0]), k[1]))
-    rows = []
+    rows: list[list[str]] = []
     for emotion, intensity in order:
         found = groups[emotion, intensity]
         n = [len(units(t)) for t in dict.fromkeys(_text(i, design) for i in found)]
         halves = [str(sum(i.keyworded is half for i in found)) for half in _HALVES.values()]
-        rows.append([emotion, intensity, len(found), *halves, f"{np.mean(n):.1f} ({min(n)}–{max(n)})"])
+        rows.append([emotion, str(intensity), str(len(found)), *halves, f"{np.mean(n):.1f} ({min(n)}–{max(n)})"])
     header = ["emotion", "intensity", "items", *_HALVES, "words and marks a text, mean (range)"]
-    if len({h for row in rows for h in row[4]}) == 1 and all(row[4] == "0" for row in rows):
+    if all(row[4] == "0" for row in rows):
         rows, header = [[*r[:3], r[5]] for r in rows], [*header[:3], header[5]]
     return _table(rows, header)
 
