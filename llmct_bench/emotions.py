@@ -52,21 +52,37 @@ class LexiconEntry:
     """A word that names an emotion.
 
     ``intensity`` is 1 (mild) to 3 (extreme). ``use`` says which suites may hold the word: ``reference``
-    (axes are fitted on it) or ``trait`` (scores are taken on it), so that no lemma is shared between the two.
+    (axes are fitted on it) or ``trait`` (scores are taken on it), so that no lemma is shared between the two;
+    ``further`` words name the further emotions and stand in no suite. ``valence`` and ``arousal`` (-1 to +1): this
+    project's own ratings of the word standing alone, the mean of two ratings that were given by a language model in two
+    roles, word by word and without a data set. They are no human norms; against the Glasgow norms of the words that
+    both have see ``tests/test_shared_data.py``.
     """
 
     word: str
     emotion: str
     intensity: int
     use: str
+    valence: float
+    arousal: float
+
+
+@cache
+def rated_words() -> dict[str, LexiconEntry]:
+    """Every word of the list, for all emotions, by word (lower case)."""
+    text = resources.files("llmct_bench").joinpath("lexicon.csv").read_text(encoding="utf-8")
+    return {
+        r["word"]: LexiconEntry(
+            r["word"], r["emotion"], int(r["intensity"]), r["use"], float(r["valence"]), float(r["arousal"])
+        )
+        for r in csv.DictReader(text.splitlines())
+    }
 
 
 @cache
 def lexicon() -> dict[str, LexiconEntry]:
-    """The lexicon by word (lower case)."""
-    text = resources.files("llmct_bench").joinpath("lexicon.csv").read_text(encoding="utf-8")
-    rows = csv.DictReader(text.splitlines())
-    return {r["word"]: LexiconEntry(r["word"], r["emotion"], int(r["intensity"]), r["use"]) for r in rows}
+    """The words of the core emotions, which suites hold and phantoms read."""
+    return {w: e for w, e in rated_words().items() if e.use in ("reference", "trait")}
 
 
 def words(emotion: str, intensity: int, use: str) -> list[str]:

@@ -18,7 +18,7 @@ import yaml
 from hub import Hub
 from test_hub import errors, python
 
-from llmct_bench import get_suite, load
+from llmct_bench import get_suite
 from llmct_bench.emotions import NEUTRAL
 from llmct_bench.suites import get_card, list_suites, shipped_root
 from llmct_bench.suites.sample import sample
@@ -279,15 +279,17 @@ def served(
     raw.mkdir(parents=True)
     (raw / "rated.csv").write_text(rated_csv(), encoding="utf-8")
     (raw / "labelled.tsv").write_text(labelled_tsv(), encoding="utf-8")
+    (raw / "front.tsv").write_text("A stray line\tright\tin front\n" + labelled_tsv(), encoding="utf-8")
     with Hub(top) as hub, Hub(top) as elsewhere:  # `datasets` takes addresses on the Hub itself for repositories
         address = f"{elsewhere.url}/raw/{FILE_COMMIT}"
         sources = {name: (f"{address}/{name}.{kind}", name) for name, kind in (("rated", "csv"), ("labelled", "tsv"))}
         plain = [save_suite(top / name, file_source(*s)) for name, s in sources.items()]
         streamed = [save_suite(top / f"{n}-s", file_source(*s, streaming=True)) for n, s in sources.items()]
+        front = save_suite(top / "front", file_source(f"{address}/front.tsv", "labelled"))
         gone = save_suite(top / "gone", file_source(f"{address}/absent.csv", "rated"))
-        found = read(*plain, *streamed, gone, hub=hub, home=top / "home")
+        found = read(*plain, *streamed, front, gone, hub=hub, home=top / "home")
     again = read(*plain, hub=hub, home=top / "home", offline=True)
-    names = ["rated", "labelled", "rated-s", "labelled-s", "gone"]
+    names = ["rated", "labelled", "rated-s", "labelled-s", "front", "gone"]
     return top, dict(zip(names, found, strict=True)), dict(zip(names, again, strict=False))
 
 
@@ -308,6 +310,12 @@ def test_labels_of_a_tsv_without_names(served: tuple) -> None:
     rows = served[1]["labelled"]["rows"]
     assert {e: sum(r[0] == e for r in rows) for e in PLUTCHIK.values()} == dict.fromkeys(PLUTCHIK.values(), 5)
     assert [text for emotion, text, *_ in rows if not text.startswith('"This is line') or emotion not in text] == []
+
+
+@pytest.mark.xfail(strict=True, reason="a first line with a field too many makes pandas take the first for an index")
+def test_a_stray_line_in_front_is_passed_over(served: tuple) -> None:
+    """Wherever stray lines stand, they leave the others alone."""
+    assert served[1]["front"]["hash"] == served[1]["labelled"]["hash"]
 
 
 @needs_http
