@@ -1,0 +1,220 @@
+"""Phantoms of level 1: states that are drawn, not computed, with a planted answer for every trait.
+
+A state is h = norm (mu + topics + scenario + role + drift + tint + sum_e felt_e v_e + noise). Some dimensions are
+*rogue* (large mean and variance), neutral text varies mostly along a few *topics*, and everything that the raw cosine
+reacts to can be turned up without changing an answer. The answer follows from the knobs through the population form
+of the fit (its neutral covariance is known here), without looking at a drawn state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from llmct_bench.adapters import Point
+from llmct_bench.affect import AffectFit, Scores
+from llmct_bench.calibration.truth import TrueScores, true_traits
+from llmct_bench.emotions import BY_NAME, NAMES, NEUTRAL
+from llmct_bench.scanner import States
+from llmct_bench.scanner.render import INDEX_COLUMNS
+from llmct_bench.suites import get_suite
+from llmct_bench.suites.compose import LAGS
+from llmct_bench.traits import Measurement
+
+Floats = NDArray[np.float64]
+
+WIDTH = 40
+TOPICS, TOPIC_VARIANCE = 3, 30.0
+#: Emotion at which the default mood is off.
+LEVEL_FULL = 2.5
+CONTEXTS = {"calm": "calm", "neutral": "", "positive": "joy", "negative": "anger"}
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What is planted. Emotion is in units of intensity, one unit lies ``gain`` along its axis.
+
+    ``mood``: joy where no other emotion is felt. ``persona``: joy in the assistant's role. ``role_gain``: strength of
+    emotion in the assistant's role. ``rotation``: angle (radians) of the assistant's axes. ``absorption``: share by
+    which a calm context weakens a shock. ``half_life``: exchanges. The others must change nothing: ``tint`` (joy on
+    every state), ``rogue`` (size of the rogue dimensions), ``norm`` (scale of all states), ``drift`` (common mean per
+    exchange). ``noise`` and ``scenario``: standard deviations of what an item and its scenario add.
+    """
+
+    gain: float = 1.0
+    mood: float = 0.0
+    persona: float = 0.0
+    role_gain: float = 1.0
+    rotation: float = 0.0
+    absorption: float = 0.0
+    half_life: float = 6.0
+    tint: float = 0.0
+    rogue: float = 30.0
+    norm: float = 1.0
+    drift: float = 1.0
+    noise: float = 1.0
+    scenario: float = 0.5
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where things lie, the same for all phantoms: orthonormal rows of a fixed random frame."""
+
+    emotions: Floats
+    rotated: Floats
+    topics: Floats
+    role: Floats
+    drift: Floats
+    mean: Floats
+    rogue: Floats
+
+
+@cache
+def geometry() -> Geometry:
+    """The frame (made once)."""
+    rng = np.random.default_rng(20260)
+    k = len(NAMES)
+    frame = np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0]
+    rogue = np.zeros(WIDTH)
+    rogue[:2] = 1.0
+    return Geometry(
+        frame[:k], frame[k : 2 * k], frame[2 * k : 2 * k + TOPICS], frame[-1], frame[-2], rng.normal(size=WIDTH), rogue
+    )
+
+
+@cache
+def reference_index() -> pd.DataFrame:
+    """The design of the shipped reference suite."""
+    rows = [
+        {c: getattr(i, c) for c in INDEX_COLUMNS if c in type(i).model_fields}
+        | {"item": i.id, "role": i.messages[-1].role, "read": i.reads[0], "lag": i.reads[0] // 2, "tokens": 1.0}
+        for i in get_suite("reference").items
+    ]
+    return pd.DataFrame(rows, columns=INDEX_COLUMNS)
+
+
+@cache
+def design_index(design: str, scenarios: int) -> pd.DataFrame:
+    """The design of a trait suite with any number of scenarios, crossed as the shipped one is."""
+    rows = []
+    for s in range(scenarios):
+        name = f"s{s:03d}"
+
+        def row(item: str, name: str = name, **own: object) -> dict[str, object]:
+            usual = dict.fromkeys(INDEX_COLUMNS, "") | {"intensity": 0, "split": "test", "keyworded": True}
+            return usual | {"role": "user", "read": 0, "lag": 0, "tokens": 1.0, "item": item, "scenario": name} | own
+
+        if design == "circumplex":
+            rows.append(row(f"{name}/n", emotion=NEUTRAL))
+            rows += [row(f"{name}/{e}{i}", emotion=e, intensity=i, twin=f"{name}/n") for e in NAMES for i in (1, 2, 3)]
+        elif design == "shock":
+            for context in CONTEXTS:
+                for role in ("user", "assistant"):
+                    stem = f"{name}/{context}/{role}"
+                    for dose in range(4):
+                        own = {"emotion": ("anger", "sadness")[s % 2], "intensity": dose, "context": context}
+                        rows.append(row(f"{stem}/{dose}", role=role, twin=f"{stem}/0" if dose else "", **own))
+        else:
+            for filler, step in (("short", 20.0), ("long", 60.0)):
+                for opening in (NEUTRAL, "emotional"):
+                    twin = f"{name}/{filler}/{NEUTRAL}" if opening != NEUTRAL else ""
+                    for lag in LAGS:
+                        own = {"emotion": NAMES[s % len(NAMES)], "intensity": 3 if twin else 0, "filler": filler}
+                        at = {"lag": lag, "read": 2 * lag, "tokens": 20.0 + step * lag}
+                        rows.append(row(f"{name}/{filler}/{opening}", twin=twin, **own, **at))
+    return pd.DataFrame(rows, columns=INDEX_COLUMNS)
+
+
+def felt(index: pd.DataFrame, knobs: Knobs) -> Floats:
+    """What every readout feels, (n, n_emotions), before rotation."""
+    out = np.zeros((len(index), len(NAMES)))
+    assistant = (index["role"] == "assistant").to_numpy()
+    own = index["intensity"].to_numpy(np.float64) * np.where(assistant, knobs.role_gain, 1.0)
+    own = own * np.where(index["context"] == "calm", 1 - knobs.absorption, 1.0)
+    own = own * np.exp2(-index["lag"].to_numpy(np.float64) / knobs.half_life) ** (index["filler"] != "").to_numpy()
+    for k, name in enumerate(NAMES):
+        out[:, k] += own * (index["emotion"] == name)
+        out[:, k] += index["context"].map(lambda c, name=name: float(CONTEXTS.get(c) == name)).to_numpy(np.float64)
+    joy = NAMES.index("joy")
+    out[:, joy] += knobs.mood * np.clip(1 - out.sum(axis=1) / LEVEL_FULL, 0, None)
+    out[:, joy] += knobs.persona * assistant
+    return out * knobs.gain
+
+
+def expected(index: pd.DataFrame, knobs: Knobs) -> Floats:
+    """States (n, WIDTH) without noise, topic and scenario."""
+    g = geometry()
+    assistant = (index["role"] == "assistant").to_numpy(np.float64)[:, None]
+    turned = np.cos(knobs.rotation) * g.emotions + np.sin(knobs.rotation) * g.rotated
+    emotion = felt(index, knobs)
+    h = g.mean + knobs.rogue * g.rogue + knobs.tint * g.emotions[NAMES.index("joy")]
+    h = h + 2.0 * assistant * g.role + knobs.drift * index["lag"].to_numpy(np.float64)[:, None] * g.drift
+    return np.asarray(h + np.where(assistant > 0, emotion @ turned, emotion @ g.emotions)) * knobs.norm
+
+
+def neutral_covariance(knobs: Knobs) -> Floats:
+    """Of one neutral state of a role around its mean, (WIDTH, WIDTH)."""
+    g = geometry()
+    own = (knobs.noise**2 + knobs.scenario**2) * np.eye(WIDTH) + TOPIC_VARIANCE * g.topics.T @ g.topics
+    return np.asarray(own + (0.3 * knobs.rogue) ** 2 * np.diag(g.rogue)) * knobs.norm**2
+
+
+def draw(index: pd.DataFrame, knobs: Knobs, rng: np.random.Generator) -> States:
+    """States of a design."""
+    g, n = geometry(), len(index)
+    codes, names = pd.factorize(index["scenario"])
+    # a turn of a conversation has its own words whatever the opening was: twins share topic and rogue values
+    pair = pd.factorize(index["scenario"] + "|" + index["lag"].astype(str) + "|" + index["filler"])[0]
+    shared = rng.normal(size=(pair.max() + 1, TOPICS)) if (index["filler"] != "").any() else None
+    topics = shared[pair] if shared is not None else rng.normal(size=(n, TOPICS))
+    noise = knobs.noise * rng.normal(size=(n, WIDTH))
+    noise += knobs.scenario * rng.normal(size=(len(names), WIDTH))[codes]
+    noise += np.sqrt(TOPIC_VARIANCE) * topics @ g.topics
+    noise += 0.3 * knobs.rogue * rng.normal(size=(n, WIDTH)) * g.rogue
+    states = (expected(index, knobs) + knobs.norm * noise).astype(np.float32)[:, None, :]
+    return States(states, states, index, (Point("resid", 0),), (), None)
+
+
+def directions(knobs: Knobs) -> tuple[Floats, dict[str, Floats], Floats]:
+    """The fit in the population: directions (n_scores, WIDTH) in neutral SD per unit of h, the neutral mean of each
+    role, and the covariance of one neutral state."""
+    index, covariance = reference_index(), neutral_covariance(knobs)
+    h = expected(index, knobs)
+    fit = (index["split"] == "fit").to_numpy()
+    neutral = (index["emotion"] == NEUTRAL).to_numpy()
+    role, emotion = index["role"].to_numpy(), index["emotion"].to_numpy()
+    origin = {r: h[fit & neutral & (role == r)].mean(axis=0) for r in np.unique(role)}
+    spread = np.sqrt(np.diag(covariance))
+    z = (h - np.stack([origin[r] for r in role])) / spread
+    values, vectors = np.linalg.eigh(covariance / np.outer(spread, spread))
+    share = np.cumsum(values[::-1]) / values.sum()
+    nuisance = vectors[:, ::-1][:, : int(np.searchsorted(share, 0.5)) + 1]
+    z = z - (z @ nuisance) @ nuisance.T
+    means = np.stack([z[fit & (emotion == e)].mean(axis=0) for e in NAMES])
+    plane = [np.array([getattr(BY_NAME[e], k) for e in NAMES]) @ means for k in ("valence", "arousal")]
+    raw = np.concatenate([means - means.mean(axis=0), plane])
+    axes = raw / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-12)
+    sigma = np.sqrt(np.einsum("kp,pq,kq->k", axes / spread, covariance, axes / spread))
+    return axes / spread / np.maximum(sigma, 1e-12)[:, None], origin, covariance
+
+
+def planted_traits(design: str, scenarios: int, knobs: Knobs, fit: AffectFit | None = None) -> dict[str, float]:
+    """The true traits of a design, from the knobs alone; with a ``fit``, as they are along its axes and in its units
+    (what remains of the truth when the axes are taken as given)."""
+    index = design_index(design, scenarios)
+    h, covariance = expected(index, knobs), neutral_covariance(knobs)
+    if fit is None:
+        axes, origin, _ = directions(knobs)
+        values = (h - np.stack([origin[r] for r in index["role"]])) @ axes.T
+    else:
+        axes = fit.directions[0].astype(np.float64)
+        values = h @ axes.T - fit.offsets[[fit.roles.index(r) for r in index["role"]], 0]
+    names = (*NAMES, "valence", "arousal")
+    scores = Scores(values[:, None, :], np.zeros((len(values), 1, len(NAMES))), index, names)
+    frame = pd.concat([index, pd.DataFrame(values, columns=list(names))], axis=1)
+    emotions = axes[: len(NAMES)]
+    return true_traits(TrueScores(Measurement(frame, scores, 0, 0.0), emotions @ covariance @ emotions.T), design)

@@ -1,0 +1,192 @@
+"""The simulation study of level 1 (ADEMP: Morris, White & Crowther 2019, doi:10.1002/sim.8086).
+
+Aims: bias, coverage, false positives, power, and that only the planted trait moves. Data: `activations`. Estimands: all
+traits. Methods: the very fit and estimates of the benchmark. Performance: `summaries`, with Monte-Carlo errors.
+Every replicate is a line of a file, so that a study can be stopped and goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmct_bench.affect import fit_affect, score
+from llmct_bench.calibration.activations import Knobs, design_index, draw, planted_traits, reference_index
+from llmct_bench.traits import ESTIMANDS, estimate_all, measure
+
+DESIGNS = ("circumplex", "shock", "retention")
+SIZES = (24, 96, 192)
+#: A phantom with a little of everything: its intervals are to hold the truth.
+MIXED = Knobs(mood=1.0, persona=0.5, role_gain=0.7, absorption=0.4, half_life=6.0)
+#: One whose traits are all at their nulls: emotions are told apart, and there is nothing else.
+PLAIN = Knobs(half_life=0.25)
+#: No emotion at all.
+NOTHING = Knobs(gain=0.0, half_life=0.25)
+#: What each knob is turned to, and the trait that it plants ("" for what must change nothing).
+TURNED: dict[str, tuple[float, str]] = {
+    "mood": (1.0, "joy_bias"),
+    "role_gain": (0.6, "dampening"),
+    "absorption": (0.5, "shock_absorption"),
+    "half_life": (12.0, "tail_retention"),
+    "persona": (1.0, ""),
+    "tint": (5.0, ""),
+    "rogue": (90.0, ""),
+    "norm": (10.0, ""),
+    "drift": (4.0, ""),
+    "rotation": (0.6, ""),
+}
+#: Values of knobs for recovered against planted, and for power.
+DOSES: dict[str, tuple[float, ...]] = {
+    "mood": (-1.0, 0.0, 0.25, 0.5, 1.0, 2.0),
+    "role_gain": (0.5, 0.7, 0.85, 0.95, 1.0, 1.2),
+    "absorption": (0.0, 0.05, 0.1, 0.2, 0.4, 0.8),
+    "half_life": (1.0, 2.0, 4.0, 8.0, 16.0),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One condition: a phantom, and how many scenarios its suites have."""
+
+    name: str
+    knobs: Knobs
+    scenarios: int
+
+
+def cells() -> list[Cell]:
+    """All conditions of the study, the most important first."""
+    found = [Cell(f"coverage-{n}", MIXED, n) for n in SIZES]
+    found += [Cell(f"null-{n}", PLAIN, n) for n in SIZES]
+    found += [Cell(f"nothing-{n}", NOTHING, n) for n in SIZES]
+    found += [Cell("matrix-base", Knobs(), 96)]
+    found += [Cell(f"matrix-{k}", replace(Knobs(), **{k: v}), 96) for k, (v, _) in TURNED.items()]
+    found += [Cell(f"dose-{k}-{v:g}", replace(Knobs(), **{k: v}), 96) for k, vs in DOSES.items() for v in vs]
+    return found
+
+
+def replicate(cell: Cell, seed: int) -> dict[str, list[float | None]]:
+    """Fit, scores and estimates of one drawn data set: estimate, low, high, p, valid and the truth along the fitted
+    axes of every trait."""
+    rng = np.random.default_rng([seed, *cell.name.encode()])
+    fit = fit_affect(draw(reference_index(), cell.knobs, rng))
+    cosine = fit.role_cosine[fit.layer.point].tolist()
+    found: dict[str, list[float | None]] = {}
+    for design in DESIGNS:
+        scores = score(draw(design_index(design, cell.scenarios), cell.knobs, rng), fit)
+        given = planted_traits(design, cell.scenarios, cell.knobs, fit)
+        for t in estimate_all(measure(scores, fit.layer, cosine), design):
+            numbers = (t.estimate, t.low, t.high, t.p_value, float(t.valid), given.get(t.trait, math.nan))
+            found[t.trait] = [float(v) if math.isfinite(v) else None for v in numbers]
+    return found
+
+
+def run_study(
+    folder: Path, replicates: Callable[[Cell], int], progress: Callable[[Cell, int], None] = lambda c, n: None
+) -> None:
+    """Bring every cell up to its number of replicates, round by round, so that a study that is stopped is even.
+    Lines that a kill left half-written are dropped."""
+    folder.mkdir(parents=True, exist_ok=True)
+    todo = {c: [s for s in range(replicates(c)) if s not in {r["seed"] for r in read(folder, c)}] for c in cells()}
+    rounds = max(map(len, todo.values()), default=0)
+    for i in range(rounds):
+        for cell, seeds in todo.items():
+            # cells with more replicates come as often as their share
+            for seed in seeds[i * len(seeds) // rounds : (i + 1) * len(seeds) // rounds]:
+                line = json.dumps({"seed": seed, "knobs": asdict(cell.knobs), "traits": replicate(cell, seed)})
+                with _path(folder, cell).open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+                progress(cell, 1)
+
+
+def read(folder: Path, cell: Cell) -> list[dict[str, Any]]:
+    """The replicates of a cell; those of other knobs (an older study) do not count."""
+    return list(_lines(_path(folder, cell), asdict(cell.knobs)))
+
+
+def _lines(path: Path, knobs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if row["knobs"] == knobs:
+            yield row
+
+
+def _path(folder: Path, cell: Cell) -> Path:
+    return folder / f"{cell.name}.jsonl"
+
+
+@cache
+def truths(cell: Cell) -> dict[str, float]:
+    """The planted value of every trait in a cell."""
+    return {k: v for d in DESIGNS for k, v in planted_traits(d, cell.scenarios, cell.knobs).items()}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Performance of one trait in one cell. ``coverage`` (of the truth), ``conditional`` (of the truth along the axes
+    that were fitted in the replicate) and ``rejected`` are among the valid replicates; their Monte-Carlo errors are
+    sqrt(p (1 - p) / n). ``valid`` is the share of replicates with a valid estimate."""
+
+    cell: str
+    trait: str
+    replicates: int
+    valid: float
+    truth: float
+    mean: float
+    bias: float
+    empirical_se: float
+    coverage: float
+    conditional: float
+    rejected: float
+
+    def error(self, share: float) -> float:
+        """Monte-Carlo standard error of a share of the valid replicates."""
+        n = self.replicates * self.valid
+        return math.sqrt(share * (1 - share) / n) if n > 0 and math.isfinite(share) else float("nan")
+
+
+def summaries(folder: Path, chosen: Sequence[Cell] | None = None) -> list[Summary]:
+    """Every trait in every cell that has replicates."""
+    out = []
+    for cell in chosen or cells():
+        rows = read(folder, cell)
+        if not rows:
+            continue
+        for trait in ESTIMANDS:
+            found = np.array(
+                [[np.nan if v is None else v for v in r["traits"][trait]] for r in rows if trait in r["traits"]]
+            )
+            if not len(found):
+                continue
+            truth, ok = truths(cell).get(trait, float("nan")), found[:, 4] == 1
+            use = found[ok]
+            inside = (use[:, 1] <= truth) & (truth <= use[:, 2])
+            mean = float(use[:, 0].mean()) if len(use) else float("nan")
+            known = len(use) > 0 and math.isfinite(truth)
+            out.append(
+                Summary(
+                    cell.name,
+                    trait,
+                    len(rows),
+                    float(ok.mean()),
+                    truth,
+                    mean,
+                    mean - truth,
+                    float(use[:, 0].std(ddof=1)) if len(use) > 1 else float("nan"),
+                    float(inside.mean()) if known else float("nan"),
+                    float(((use[:, 1] <= use[:, 5]) & (use[:, 5] <= use[:, 2])).mean()) if known else float("nan"),
+                    float((use[:, 3] <= 0.05).mean()) if len(use) else float("nan"),
+                )
+            )
+    return out
