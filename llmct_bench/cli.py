@@ -59,8 +59,8 @@ class _Bars:
         )
         self._task: Any = None
 
-    def start(self, task: str, tokens: int) -> None:
-        self._task = self.bars.add_task(task, total=tokens, total_text=f"{tokens} tokens")
+    def start(self, task: str, tokens: int, unit: str = "tokens") -> None:
+        self._task = self.bars.add_task(task, total=tokens, total_text=f"{tokens} {unit}")
 
     def advance(self, tokens: int) -> None:
         self.bars.advance(self._task, tokens)
@@ -176,6 +176,32 @@ def report(
     from llmct_bench.leaderboards import leaderboard
 
     for path in leaderboard(load_results(output), title, note).write(to or output / "reports"):
+        print(path)
+
+
+@app.command()
+def calibrate(
+    output: Output = Path("."),
+    replicates: Annotated[
+        int, typer.Option(help="In the cells of coverage and nulls; a tenth elsewhere.", min=2)
+    ] = 2000,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few replicates, in about two minutes: a look, no proof.")
+    ] = False,
+) -> None:
+    """The simulation study on planted states: coverage, false positives, power, and which knob moves which trait.
+
+    Restartable: what lies in calibration/ is not done again. 2000 replicates take hours on one core.
+    """
+    from llmct_bench.calibration.report import planned, write
+    from llmct_bench.calibration.study import run_study
+
+    wanted = planned(7 if quick else replicates)
+    bars = _Bars()
+    with bars.bars:
+        bars.start("replicates", sum(wanted.values()), "")
+        run_study(output / "calibration", lambda c: wanted[c.name], lambda _, n: bars.advance(n))
+    for path in write(output / "calibration", output / "reports"):
         print(path)
 
 

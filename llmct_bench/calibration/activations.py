@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -104,9 +105,11 @@ def design_index(design: str, scenarios: int) -> pd.DataFrame:
     for s in range(scenarios):
         name = f"s{s:03d}"
 
-        def row(item: str, name: str = name, **own: object) -> dict[str, object]:
+        def row(item: str, scenario: str = name, **own: Any) -> dict[str, Any]:
             usual = dict.fromkeys(INDEX_COLUMNS, "") | {"intensity": 0, "split": "test", "keyworded": True}
-            return usual | {"role": "user", "read": 0, "lag": 0, "tokens": 1.0, "item": item, "scenario": name} | own
+            return (
+                usual | {"role": "user", "read": 0, "lag": 0, "tokens": 1.0, "item": item, "scenario": scenario} | own
+            )
 
         if design == "circumplex":
             rows.append(row(f"{name}/n", emotion=NEUTRAL))
@@ -116,7 +119,11 @@ def design_index(design: str, scenarios: int) -> pd.DataFrame:
                 for role in ("user", "assistant"):
                     stem = f"{name}/{context}/{role}"
                     for dose in range(4):
-                        own = {"emotion": ("anger", "sadness")[s % 2], "intensity": dose, "context": context}
+                        own: dict[str, Any] = {
+                            "emotion": ("anger", "sadness")[s % 2],
+                            "intensity": dose,
+                            "context": context,
+                        }
                         rows.append(row(f"{stem}/{dose}", role=role, twin=f"{stem}/0" if dose else "", **own))
         else:
             for filler, step in (("short", 20.0), ("long", 60.0)):
@@ -124,7 +131,7 @@ def design_index(design: str, scenarios: int) -> pd.DataFrame:
                     twin = f"{name}/{filler}/{NEUTRAL}" if opening != NEUTRAL else ""
                     for lag in LAGS:
                         own = {"emotion": NAMES[s % len(NAMES)], "intensity": 3 if twin else 0, "filler": filler}
-                        at = {"lag": lag, "read": 2 * lag, "tokens": 20.0 + step * lag}
+                        at: dict[str, Any] = {"lag": lag, "read": 2 * lag, "tokens": 20.0 + step * lag}
                         rows.append(row(f"{name}/{filler}/{opening}", twin=twin, **own, **at))
     return pd.DataFrame(rows, columns=INDEX_COLUMNS)
 

@@ -88,12 +88,16 @@ def replicate(cell: Cell, seed: int) -> dict[str, list[float | None]]:
 
 
 def run_study(
-    folder: Path, replicates: Callable[[Cell], int], progress: Callable[[Cell, int], None] = lambda c, n: None
+    folder: Path, replicates: Callable[[Cell], int], progress: Callable[[Cell, int], None] = lambda cell, done: None
 ) -> None:
     """Bring every cell up to its number of replicates, round by round, so that a study that is stopped is even.
     Lines that a kill left half-written are dropped."""
     folder.mkdir(parents=True, exist_ok=True)
-    todo = {c: [s for s in range(replicates(c)) if s not in {r["seed"] for r in read(folder, c)}] for c in cells()}
+    todo = {}
+    for cell in cells():
+        done = {r["seed"] for r in read(folder, cell)}
+        todo[cell] = [s for s in range(replicates(cell)) if s not in done]
+        progress(cell, len(done))
     rounds = max(map(len, todo.values()), default=0)
     for i in range(rounds):
         for cell, seeds in todo.items():
@@ -101,7 +105,7 @@ def run_study(
             for seed in seeds[i * len(seeds) // rounds : (i + 1) * len(seeds) // rounds]:
                 line = json.dumps({"seed": seed, "knobs": asdict(cell.knobs), "traits": replicate(cell, seed)})
                 with _path(folder, cell).open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
+                    file.write("\n" * _torn(_path(folder, cell)) + line + "\n")
                 progress(cell, 1)
 
 
@@ -120,6 +124,11 @@ def _lines(path: Path, knobs: dict[str, Any]) -> Iterator[dict[str, Any]]:
             continue
         if row["knobs"] == knobs:
             yield row
+
+
+def _torn(path: Path) -> bool:
+    """Whether the last line was cut off."""
+    return path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
 
 
 def _path(folder: Path, cell: Cell) -> Path:
@@ -151,9 +160,13 @@ class Summary:
     rejected: float
 
     def error(self, share: float) -> float:
-        """Monte-Carlo standard error of a share of the valid replicates."""
+        """Monte-Carlo standard error of a share of the valid replicates; not 0 for a share of 0 or 1 (Agresti & Coull
+        1998: as if four more had been split evenly)."""
         n = self.replicates * self.valid
-        return math.sqrt(share * (1 - share) / n) if n > 0 and math.isfinite(share) else float("nan")
+        if n <= 0 or not math.isfinite(share):
+            return float("nan")
+        wide = (share * n + 2) / (n + 4)
+        return math.sqrt(wide * (1 - wide) / (n + 4))
 
 
 def summaries(folder: Path, chosen: Sequence[Cell] | None = None) -> list[Summary]:

@@ -8,54 +8,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from llmct_bench.errors import ResultError
+from llmct_bench.plotting import EMOTION_COLOURS, INK, INVALID, PLANTED, drawing, save
 from llmct_bench.results import ResultCard
 
 if TYPE_CHECKING:
     from llmct_bench.leaderboards.board import Leaderboard, Row, TraitTable
 
-EMOTION_COLOURS = {"joy": "#E69F00", "anger": "#D55E00", "sadness": "#0072B2", "calm": "#009E73"}
-_INK, _PLANTED, _INVALID = "#0072B2", "#D55E00", "#888888"
 _ZERO = "phantom/zero-emotion"
 _MARKERS = "osD^vP*Xhd<>p8"
-_STYLE: dict[str, Any] = {
-    "svg.hashsalt": "llmct_bench",
-    "svg.fonttype": "path",
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "axes.unicode_minus": True,
-}
 
 
 def draw_all(board: Leaderboard, folder: Path) -> list[Path]:
     """Draw every figure that the results allow, as SVG and PNG. Raises ResultError when the disk refuses."""
     written = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with mpl.rc_context(cast(Any, _STYLE)), sns.axes_style("whitegrid", _STYLE):
-            for name, (_, available, draw) in FIGURES.items():
-                if not available(board):
-                    continue
-                figure = draw(board)
-                for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
-                    path = folder / f"{name}{suffix}"
-                    figure.savefig(path, dpi=150, metadata=metadata, bbox_inches="tight")
-                    written.append(path)
-                plt.close(figure)
-    except OSError as error:
-        raise ResultError(f"cannot write figures to {folder}: {error.strerror or error}") from error
-    finally:
-        plt.close("all")
+    with drawing(folder):
+        for name, (_, available, draw) in FIGURES.items():
+            if available(board):
+                written += save(draw(board), folder, name)
     return written
 
 
@@ -99,14 +75,14 @@ def _forest_panel(ax: Any, table: TraitTable, names: list[str]) -> None:
                 transform=ax.get_yaxis_transform(),
                 ha="right",
                 va="center",
-                color=_INVALID,
+                color=INVALID,
             )
         else:
             low, high = (min(max(v, t.estimate - 1e6), t.estimate + 1e6) for v in (t.low, t.high))
-            ax.plot([low, high], [y, y], color=_INK, lw=2, solid_capstyle="butt", zorder=2)
-            ax.plot(t.estimate, y, "o", color=_INK, ms=5, zorder=3, label="estimate, 95 % interval")
+            ax.plot([low, high], [y, y], color=INK, lw=2, solid_capstyle="butt", zorder=2)
+            ax.plot(t.estimate, y, "o", color=INK, ms=5, zorder=3, label="estimate, 95 % interval")
         if row.truth is not None and row.rank is not None:
-            ax.plot(row.truth, y, "D", mfc="none", mec=_PLANTED, ms=7, mew=1.5, zorder=4, label="planted")
+            ax.plot(row.truth, y, "D", mfc="none", mec=PLANTED, ms=7, mew=1.5, zorder=4, label="planted")
     ax.set_yticks(range(len(names)), ticks)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_title(table.estimand.title)
@@ -141,7 +117,7 @@ def controls(board: Leaderboard) -> Figure:
     mine = _zero_emotion(board)
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.6))
     fading = np.array(mine["retention"].raw["fading"])
-    left.plot(fading[:, 0], fading[:, 1], "o-", color=_INK)
+    left.plot(fading[:, 0], fading[:, 1], "o-", color=INK)
     left.set(
         xlabel="exchanges since the opening",
         ylabel="mean cosine with the emotions",
@@ -161,10 +137,10 @@ def controls(board: Leaderboard) -> Figure:
             verdict = "significant" if t.significant else "no effect found"
             text, colour = (
                 f"{t.estimate:+.2f} [{t.low:+.2f}, {t.high:+.2f}]: {verdict}".replace("-", "−"),
-                _INK,
+                INK,
             )
         else:
-            text, colour = "invalid: there is nothing to measure", _INVALID
+            text, colour = "invalid: there is nothing to measure", INVALID
         right.text(0.02, y, text, ha="left", va="center", color=colour, transform=right.get_yaxis_transform())
     right.set(title="Corrected: nothing", xticks=[], yticks=[], ylim=(len(tables) - 0.5, -0.5))
     for ax in (left, middle):

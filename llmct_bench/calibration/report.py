@@ -1,0 +1,263 @@
+"""The calibration certificate as a page with figures, from the replicates of the study."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from tabulate import tabulate
+
+from llmct_bench.calibration.study import DOSES, SIZES, TURNED, Summary, cells, summaries
+from llmct_bench.plotting import INK, PLANTED, drawing, save
+from llmct_bench.traits import ESTIMANDS
+
+#: The bands that are asked for.
+COVERAGE, REJECTION, OFF_DIAGONAL = (0.94, 0.96), (0.04, 0.06), 0.05
+#: Traits whose true value in the plain phantom is 0, so that a rejection there is false.
+_NULL = ("joy_bias", "dampening", "shock_absorption", "tail_retention")
+
+
+def write(study: Path, folder: Path) -> list[Path]:
+    """Write ``calibration.md``, ``calibration.json`` and ``figures/calibration-*.{svg,png}``."""
+    found = summaries(study)
+    figures = {"recovered": _recovered, "coverage": _coverage, "power": _power, "matrix": _matrix}
+    written: list[Path] = []
+    with drawing(folder / "figures"):
+        for name, draw in figures.items():
+            figure = draw(found)
+            if figure is not None:
+                written += save(figure, folder / "figures", f"calibration-{name}")
+        page, data = folder / "calibration.md", folder / "calibration.json"
+        page.write_text(to_markdown(found), encoding="utf-8")
+        plain = [{k: v if v == v else None for k, v in asdict(s).items()} for s in found]
+        data.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return [page, data, *written]
+
+
+def to_markdown(found: Sequence[Summary]) -> str:
+    """The page."""
+    most = max((s.replicates for s in found), default=0)
+    parts = [
+        "# Calibration on planted states",
+        "States are drawn with a planted answer (level 1; the knobs stand in `llmct_bench/calibration/activations.py`) "
+        "and go through the very fit, scores and estimates that models go through. Reported are Monte-Carlo shares "
+        f"with their standard errors, from up to {most} replicates a condition. Made by: `llmct-bench calibrate`.",
+        "## Do 95 % intervals hold the truth?",
+        f"A phantom with a little of everything. *Truth*: in the population, {_band(COVERAGE)} is asked; *given the "
+        "axes*: the truth along the axes that were fitted in the replicate. Where the second is right and the first is "
+        "not, the interval is honest about items and says nothing of the error of the axes, which the reference suite "
+        "leaves.",
+        _coverage_table(found),
+        "![coverage](figures/calibration-coverage.svg)",
+        "## How often is an absent trait found?",
+        f"A phantom with emotions and nothing else; p ≤ .05 among its valid estimates, {_band(REJECTION)} is asked. "
+        "In a phantom without any emotion an estimate is hardly ever valid; what is rejected among all replicates "
+        "stands in the last column.",
+        _null_table(found),
+        "## Is the planted value recovered, and from which size on is it seen?",
+        "![recovered](figures/calibration-recovered.svg)",
+        "![power](figures/calibration-power.svg)",
+        "## Does a knob move its own trait only?",
+        "One knob turned at a time; the change of each trait over the change that its own knob makes. "
+        f"At most {OFF_DIAGONAL:.0%} is asked beside the diagonal.",
+        _matrix_table(found),
+        "![matrix](figures/calibration-matrix.svg)",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _band(band: tuple[float, float]) -> str:
+    return f"{band[0]:.2f} to {band[1]:.2f}".replace("0.", ".")
+
+
+def _table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
+    return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
+
+
+def _by(found: Sequence[Summary]) -> dict[tuple[str, str], Summary]:
+    return {(s.cell, s.trait): s for s in found}
+
+
+def _share(value: float, s: Summary) -> str:
+    return f"{value:.3f} ± {s.error(value):.3f}" if math.isfinite(value) else "–"
+
+
+def _judged(value: float, s: Summary, band: tuple[float, float]) -> str:
+    """A share, marked where even two Monte-Carlo errors do not bring it into the band."""
+    if not math.isfinite(value):
+        return "–"
+    slack = 2 * s.error(value)
+    missed = value + slack < band[0] or value - slack > band[1]
+    return f"{'**' if missed else ''}{_share(value, s)}{'** missed' if missed else ''}"
+
+
+def _coverage_table(found: Sequence[Summary]) -> str:
+    by, rows = _by(found), []
+    for trait in ESTIMANDS:
+        for n in SIZES:
+            s = by.get((f"coverage-{n}", trait))
+            if s is not None:
+                shown = [f"{s.truth:.3f}", f"{s.bias:+.3f}", f"{s.empirical_se:.3f}"]
+                rows.append(
+                    [trait, str(n), *shown, _judged(s.coverage, s, COVERAGE), _judged(s.conditional, s, COVERAGE)]
+                )
+    return _table(rows, ["trait", "scenarios", "truth", "bias", "empirical SE", "holds the truth", "… given the axes"])
+
+
+def _null_table(found: Sequence[Summary]) -> str:
+    by, rows = _by(found), []
+    for trait in ESTIMANDS:
+        for n in SIZES:
+            plain, nothing = by.get((f"null-{n}", trait)), by.get((f"nothing-{n}", trait))
+            if plain is None:
+                continue
+            null = _judged(plain.rejected, plain, REJECTION) if trait in _NULL else "not null there"
+            rejected = nothing.valid * nothing.rejected if nothing and nothing.valid else 0.0
+            empty = "–" if nothing is None else f"{rejected:.3f} (valid {nothing.valid:.2f})"
+            rows.append([trait, str(n), null, empty])
+    return _table(rows, ["trait", "scenarios", "rejected, plain phantom", "rejected, no emotion"])
+
+
+def _changes(
+    found: Sequence[Summary],
+) -> tuple[list[str], list[str], np.ndarray[tuple[int, int], np.dtype[np.float64]]]:
+    """Change of each trait (columns) by each knob (rows), in units of what its own knob does."""
+    by = _by(found)
+    own = {trait: knob for knob, (_, trait) in TURNED.items() if trait}
+    traits = list(own)
+    knobs = [k for k in TURNED if (f"matrix-{k}", traits[0]) in by]
+    table = np.full((len(knobs), len(traits)), np.nan)
+    for j, trait in enumerate(traits):
+        base, turned = by.get(("matrix-base", trait)), by.get((f"matrix-{own[trait]}", trait))
+        if base is None or turned is None:
+            continue
+        for i, knob in enumerate(knobs):
+            table[i, j] = (by[f"matrix-{knob}", trait].mean - base.mean) / (turned.mean - base.mean)
+    return knobs, traits, table
+
+
+def _matrix_table(found: Sequence[Summary]) -> str:
+    knobs, traits, table = _changes(found)
+    by = _by(found)
+    rows = []
+    for i, knob in enumerate(knobs):
+        cells_ = []
+        for j, trait in enumerate(traits):
+            own = TURNED[knob][1] == trait
+            valid = by[f"matrix-{knob}", trait].valid
+            value = f"{table[i, j]:+.2f}" if math.isfinite(table[i, j]) else "–"
+            missed = not own and abs(table[i, j]) > OFF_DIAGONAL
+            note = "" if valid > 0.5 else " (invalid)"
+            cells_.append(f"**{value}**{note}" if missed and valid > 0.5 else value + note)
+        rows.append([f"{knob} = {TURNED[knob][0]:g}", *cells_])
+    return _table(rows, ["knob turned", *traits])
+
+
+def _matrix(found: Sequence[Summary]) -> Figure | None:
+    knobs, traits, table = _changes(found)
+    if not knobs:
+        return None
+    figure, axis = plt.subplots(figsize=(6.4, 0.45 * len(knobs) + 1.4))
+    sns.heatmap(
+        table,
+        ax=axis,
+        cmap="vlag",
+        vmin=-1,
+        vmax=1,
+        annot=True,
+        fmt="+.2f",
+        linewidths=1,
+        xticklabels=[t.replace("_", " ") for t in traits],
+        yticklabels=[k.replace("_", " ") for k in knobs],
+        cbar_kws={"label": "change / change by the own knob"},
+    )
+    axis.set_title("Which trait moves when one knob is turned")
+    axis.tick_params(axis="x", rotation=20)
+    axis.tick_params(axis="y", rotation=0)
+    return figure
+
+
+def _coverage(found: Sequence[Summary]) -> Figure | None:
+    by = _by(found)
+    traits = [t for t in ESTIMANDS if any((f"coverage-{n}", t) in by for n in SIZES)]
+    if not traits:
+        return None
+    figure, axes = plt.subplots(1, len(SIZES), figsize=(11, 3.6), sharey=True, squeeze=False)
+    for axis, n in zip(axes[0], SIZES, strict=True):
+        axis.axvspan(*COVERAGE, color="#DDDDDD", zorder=0)
+        for y, trait in enumerate(traits):
+            s = by.get((f"coverage-{n}", trait))
+            if s is None:
+                continue
+            for value, dy, colour, marker in ((s.coverage, -0.13, PLANTED, "o"), (s.conditional, 0.13, INK, "s")):
+                if math.isfinite(value):
+                    axis.errorbar(value, y + dy, xerr=1.96 * s.error(value), fmt=marker, color=colour, markersize=5)
+        axis.set_title(f"{n} scenarios")
+        axis.set_xlim(0.0, 1.02)
+        axis.set_xlabel("share of 95 % intervals")
+    axes[0, 0].set_yticks(range(len(traits)), [t.replace("_", " ") for t in traits])
+    axes[0, 0].invert_yaxis()
+    handles = [
+        Line2D([], [], color=PLANTED, marker="o", linestyle="", label="hold the truth"),
+        Line2D([], [], color=INK, marker="s", linestyle="", label="hold the truth along the fitted axes"),
+    ]
+    figure.legend(handles=handles, loc="lower center", ncols=2, frameon=False, bbox_to_anchor=(0.5, -0.08))
+    figure.tight_layout()
+    return figure
+
+
+def _doses(found: Sequence[Summary]) -> dict[str, list[Summary]]:
+    by = _by(found)
+    traits = {knob: TURNED[knob][1] for knob in DOSES}
+    out = {k: [by[c, t] for v in vs if (c := f"dose-{k}-{v:g}", t := traits[k]) in by] for k, vs in DOSES.items()}
+    return {k: rows for k, rows in out.items() if rows}
+
+
+def _recovered(found: Sequence[Summary]) -> Figure | None:
+    doses = _doses(found)
+    if not doses:
+        return None
+    figure, axes = plt.subplots(1, len(doses), figsize=(3.1 * len(doses), 3.1), squeeze=False)
+    for axis, (knob, rows) in zip(axes[0], doses.items(), strict=True):
+        x, y = ([getattr(s, f) for s in rows] for f in ("truth", "mean"))
+        both = [v for v in (*x, *y) if math.isfinite(v)]
+        axis.plot([min(both), max(both)], [min(both), max(both)], color="#888888", linewidth=1, zorder=0)
+        axis.errorbar(x, y, yerr=[1.96 * s.empirical_se for s in rows], fmt="o", color=INK, markersize=4, capsize=2)
+        axis.set_title(TURNED[knob][1].replace("_", " "))
+        axis.set_xlabel(f"planted (by {knob.replace('_', ' ')})")
+    axes[0, 0].set_ylabel("recovered: mean, 95 % of replicates")
+    figure.tight_layout()
+    return figure
+
+
+def _power(found: Sequence[Summary]) -> Figure | None:
+    doses = _doses(found)
+    if not doses:
+        return None
+    figure, axes = plt.subplots(1, len(doses), figsize=(3.1 * len(doses), 2.8), sharey=True, squeeze=False)
+    for axis, (knob, rows) in zip(axes[0], doses.items(), strict=True):
+        values = [v for v in DOSES[knob] if any(s.cell == f"dose-{knob}-{v:g}" for s in rows)]
+        shares = [s.valid * s.rejected if s.valid else 0.0 for s in rows]
+        axis.axhline(0.05, color="#888888", linewidth=1)
+        axis.axhline(0.8, color="#888888", linewidth=1, linestyle=":")
+        axis.plot(values, shares, marker="o", color=INK)
+        axis.set_title(TURNED[knob][1].replace("_", " "))
+        axis.set_xlabel(knob.replace("_", " "))
+        axis.set_ylim(-0.03, 1.03)
+    axes[0, 0].set_ylabel("rejected at .05, 96 scenarios")
+    figure.tight_layout()
+    return figure
+
+
+def planned(full: int) -> dict[str, int]:
+    """Replicates of every cell for a study with ``full`` in the cells of coverage and nulls."""
+    few = max(full // 10, 5)
+    return {c.name: full if c.name.split("-")[0] in ("coverage", "null", "nothing") else few for c in cells()}
