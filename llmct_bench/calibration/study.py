@@ -24,14 +24,14 @@ from llmct_bench.traits import ESTIMANDS, estimate_all, measure
 DESIGNS = ("circumplex", "shock", "retention")
 SIZES = (24, 96, 192)
 #: A phantom with a little of everything: its intervals are to hold the truth.
-MIXED = Knobs(mood=1.0, persona=0.5, role_gain=0.7, absorption=0.4, half_life=6.0)
+MIXED = Knobs(mood=2.0, persona=0.5, role_gain=0.7, absorption=0.4, half_life=6.0)
 #: One whose traits are all at their nulls: emotions are told apart, and there is nothing else.
 PLAIN = Knobs(half_life=0.25)
 #: No emotion at all.
 NOTHING = Knobs(gain=0.0, half_life=0.25)
 #: What each knob is turned to, and the trait that it plants ("" for what must change nothing).
 TURNED: dict[str, tuple[float, str]] = {
-    "mood": (1.0, "joy_bias"),
+    "mood": (3.0, "joy_bias"),
     "role_gain": (0.6, "dampening"),
     "absorption": (0.5, "shock_absorption"),
     "half_life": (12.0, "tail_retention"),
@@ -44,7 +44,7 @@ TURNED: dict[str, tuple[float, str]] = {
 }
 #: Values of knobs for recovered against planted, and for power.
 DOSES: dict[str, tuple[float, ...]] = {
-    "mood": (-1.0, 0.0, 0.25, 0.5, 1.0, 2.0),
+    "mood": (-2.0, 0.0, 0.5, 1.0, 2.0, 4.0),
     "role_gain": (0.5, 0.7, 0.85, 0.95, 1.0, 1.2),
     "absorption": (0.0, 0.05, 0.1, 0.2, 0.4, 0.8),
     "half_life": (1.0, 2.0, 4.0, 8.0, 16.0),
@@ -74,7 +74,7 @@ def cells() -> list[Cell]:
 def replicate(cell: Cell, seed: int) -> dict[str, list[float | None]]:
     """Fit, scores and estimates of one drawn data set: estimate, low, high, p, valid and the truth along the fitted
     axes of every trait."""
-    rng = np.random.default_rng([seed, *cell.name.encode()])
+    rng = np.random.default_rng([seed, *cell.name.split("-")[0].encode()])  # cells of a kind share their draws
     fit = fit_affect(draw(reference_index(), cell.knobs, rng))
     cosine = fit.role_cosine[fit.layer.point].tolist()
     found: dict[str, list[float | None]] = {}
