@@ -92,7 +92,7 @@ def circumplex(parts: dict[str, list[Part]]) -> Iterator[Item]:
                 intensity=level,
                 messages=(_user(text),),
                 reads=(0,),
-                keyworded=part["keyworded"],
+                keyworded=part["keyworded"] and emotion in (*NAMES, NEUTRAL),
                 twin="" if emotion == NEUTRAL else twin,
             )
 

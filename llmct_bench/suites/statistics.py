@@ -88,12 +88,13 @@ def _baseline(suite: Suite) -> str:
         found = bag_of_words([i for i in suite.items if i.keyworded is half])
         if found is not None:
             a = found.accuracy
-            recall = [f"{found.recall[e]:.2f}" for e in emotions]
-            rows.append([title, found.items, f"**{a.estimate:.3f}**", f"{a.low:.3f}–{a.high:.3f}", *recall])
-    header = ["half", "items", "balanced accuracy", "95 % CI", *emotions]
+            recall = [f"{found.recall[e]:.2f}" if e in found.recall else "" for e in emotions]
+            accuracy = [f"{found.chance:.2f}", f"**{a.estimate:.3f}**", f"{a.low:.3f}–{a.high:.3f}"]
+            rows.append([title, str(found.items), *accuracy, *recall])
+    header = ["half", "items", "chance", "balanced accuracy", "95 % CI", *emotions]
     text = (
         "What a bag of words makes of it (multinomial naive Bayes, leave-one-scenario-out, neutral items left out; "
-        f"chance is {1 / len(emotions):.2f}; the last columns are the recalls):"
+        "the last columns are the recalls):"
     )
     return f"{text}\n\n{_table(rows, header)}"
 
