@@ -53,10 +53,10 @@ class LexiconEntry:
 
     ``intensity`` is 1 (mild) to 3 (extreme). ``use`` says which suites may hold the word: ``reference``
     (axes are fitted on it) or ``trait`` (scores are taken on it), so that no lemma is shared between the two;
-    ``further`` words name the further emotions and stand in no suite. ``valence`` and ``arousal`` (-1 to +1): this
-    project's own ratings of the word standing alone, the mean of two ratings that were given by a language model in two
-    roles, word by word and without a data set. They are no human norms; against the Glasgow norms of the words that
-    both have see ``tests/test_shared_data.py``.
+    ``further`` words name the further emotions, and suites were not kept free of them. ``valence`` and ``arousal``
+    (-1 to +1): this project's own ratings of the word standing alone, the mean of two ratings that were given by a
+    language model in two roles, word by word and without a data set. They are no human norms; against the Glasgow
+    norms of the words that both have see ``tests/test_shared_data.py``.
     """
 
     word: str
