@@ -572,9 +572,9 @@ def test_the_bag_of_words_is_naive_bayes(items: list[Item]) -> None:
 
 
 def test_the_bag_of_words_by_hand() -> None:
-    """Four texts, two scenarios. Judged by b, joy knows sun once in 1 word and anger sun twice, rain once in 3: plus one
-    each and with two known words *sun sun* is 4/9 to 9/25 joy's, *rain* 1/3 to 2/5 anger's. Judged by a, where joy says sun
-    twice and anger rain once, *sun* is 3/4 to 1/3 joy's, and so is *sun sun rain*, 9/64 to 2/27, wrongly."""
+    """Four texts, two scenarios; plus one for each of the two known words. Judged by b, where joy says sun once and
+    anger sun twice and rain once, *sun sun* is 4/9 to 9/25 joy's and *rain* 1/3 to 2/5 anger's. Judged by a, where joy
+    says sun twice and anger rain once, *sun* is 3/4 to 1/3 joy's, and so is *sun sun rain*, 9/64 to 2/27, wrongly."""
     texts = [("a", "joy", "sun sun"), ("a", "anger", "rain"), ("b", "joy", "sun"), ("b", "anger", "sun, sun, rain!")]
     found = bag_of_words([item(*t) for t in texts])
     assert found is not None

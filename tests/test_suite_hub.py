@@ -18,9 +18,9 @@ import yaml
 from hub import Hub
 from test_hub import errors, python
 
-from llmct_bench import get_suite
+from llmct_bench import evaluate, get_suite, load, wrap
 from llmct_bench.emotions import NEUTRAL
-from llmct_bench.suites import get_card, list_suites, shipped_root
+from llmct_bench.suites import Suite, SuiteCard, get_card, list_suites, shipped_root
 from llmct_bench.suites.sample import sample
 
 REPO, CLOSED = "someone/feelings", "someone/closed"
@@ -82,7 +82,7 @@ def save_suite(folder: Path, source: dict[str, Any], **changes: Any) -> Path:
 
 READ = """
 import json, sys
-from llmct_bench import get_suite
+from llmct_bench import evaluate, get_suite, load, wrap
 from llmct_bench.errors import SuiteError
 for name in sys.argv[1:]:
     try:
@@ -344,48 +344,34 @@ def test_a_file_that_is_not_there_is_one_line(served: tuple) -> None:
 LACKING = {"feelings": {}, "tweets": {27: "neutral"}, "two": {2: "anger", 25: "sadness"}}
 
 
-EVALUATE = """
-import json, sys
-from llmct_bench import evaluate, get_suite, load, wrap
-phantom = load("phantom/neutral")
-model = wrap(phantom.module, phantom.tokenizer, "copy")  # no phantom by name: all items count
-for card in evaluate(model, [get_suite(name).limited(8) for name in sys.argv[1:]])[1:]:
-    traits = {t.trait: [t.valid, t.reason, t.n_clusters, t.estimate] for t in card.traits}
-    print(json.dumps({"suite": card.suite, "left_out": card.left_out, "traits": traits}))
-"""
-
-
-def save_suites(top: Path, hub: Hub) -> list[str]:
-    """Suites that lack calm; calm and neutral; all but joy and neutral."""
-    commit = hub.commit("datasets", REPO)
+def test_traits_without_the_texts_they_need_say_so() -> None:
+    """A model is measured on samples of these rows: what can be estimated is, the rest is invalid with a reason."""
+    phantom = load("phantom/neutral")
+    model = wrap(phantom.module, phantom.tokenizer, "copy")  # no phantom by name: all items count
+    suites = []
     for name, lacking in LACKING.items():
-        save_suite(top / name, source(commit, labels={k: v for k, v in NAMES.items() if k not in lacking}))
-    return [f"./{name}" for name in LACKING]
-
-
-def test_traits_without_the_texts_they_need_say_so(repositories: Path, tmp_path: Path) -> None:
-    """A model is measured on sampled suites: what can be estimated is, the rest is invalid with a reason."""
-    with Hub(repositories) as hub:
-        done = python("-c", EVALUATE, *save_suites(tmp_path, hub), endpoint=hub.url, home=tmp_path / "home")
-    assert done.returncode == 0, done.stderr
-    found = {card["suite"].split("@")[0]: card for card in map(json.loads, done.stdout.splitlines())}
-    assert {card["suite"] for card in found.values()} == {f"{name}@1.0.0~limit8" for name in LACKING}
-    assert all(card["left_out"] == [] for card in found.values())
-    valid = {name: [t for t, (valid, *_) in card["traits"].items() if valid] for name, card in found.items()}
-    assert valid["feelings"] == ["separability", "joy_bias", "neutral_offset"]
-    assert valid["tweets"] == ["separability", "joy_bias"]
-    assert valid["two"] == []
-    assert {n for card in found.values() for valid, _, n, _ in card["traits"].values() if valid} == {8}
-    assert "neutral items" in found["tweets"]["traits"]["neutral_offset"][1]
-    assert found["two"]["traits"]["joy_bias"][1].endswith("there are: joy")
-    assert found["two"]["traits"]["separability"][1] == "two core emotions are needed"
+        labels = {k: v for k, v in NAMES.items() if k not in lacking}
+        facts = {"name": name, "version": "1.0.0", "design": "circumplex", "summary": "s", "licence": "MIT"}
+        card = SuiteCard.model_validate({**facts, "source": source("f" * 40, labels=labels)})
+        assert card.source is not None
+        suites.append(Suite(card, tuple(sample(feelings(), card.source))).limited(8))
+    found = {c.suite: {t.trait: t for t in c.traits} for c in evaluate(model, suites)[1:]}
+    assert list(found) == [f"{name}@1.0.0~limit8" for name in LACKING]
+    feel, tweets, two = found.values()
+    assert [t for t in feel if feel[t].valid] == ["separability", "joy_bias", "neutral_offset"]
+    assert [t for t in tweets if tweets[t].valid] == ["separability", "joy_bias"]
+    assert [t for t in two if two[t].valid] == []
+    assert {t.n_clusters for traits in found.values() for t in traits.values() if t.valid} == {8}
+    assert "neutral items" in tweets["neutral_offset"].reason
+    assert two["joy_bias"].reason.endswith("there are: joy")
+    assert two["separability"].reason == "two core emotions are needed"
 
 
 @pytest.mark.xfail(strict=True, reason="LinAlgError: a phantom reads keyworded items only, of which there are none")
 def test_a_phantom_runs_on_a_sampled_suite(repositories: Path, tmp_path: Path) -> None:
     """The command measures and reports: a result of eight blocks, every trait of it with a number or a reason."""
     with Hub(repositories) as hub:
-        save_suites(tmp_path, hub)
+        save_suite(tmp_path / "feelings", source(hub.commit("datasets", REPO)))
         arguments = ["--models", "phantom/neutral", "--suites", "./feelings", "--limit", "8", "--output", "out"]
         done = python("-m", "llmct_bench.cli", "run", *arguments, endpoint=hub.url, home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
