@@ -219,7 +219,7 @@ class _Job:
 
     def _truth(self, suite: Suite) -> dict[str, float | None]:
         spec = self.model.card.phantom
-        if spec is None or suite is self.reference:
+        if spec is None or suite is self.reference or not any(i.keyworded for i in suite.items):
             return {}
         vocabulary = self.model.tokenizer.get_vocab()
         words = sorted(vocabulary, key=lambda w: int(vocabulary[w]))
@@ -244,8 +244,10 @@ class _Job:
         )
 
     def _subset(self, suite: Suite) -> str:
-        """Phantoms read lexicon words and nothing else, so they are scored on the keyworded items."""
-        return "keyworded" if self.model.card.phantom and suite.card.design == "circumplex" else "all"
+        """Phantoms read lexicon words and nothing else, so they are scored on the keyworded items, where there are
+        some."""
+        some = suite.card.design == "circumplex" and any(i.keyworded for i in suite.items)
+        return "keyworded" if self.model.card.phantom and some else "all"
 
 
 def run(

@@ -47,8 +47,8 @@ def ct_scan(model: LoadedModel, conversation: Conversation, fit: AffectFit, budg
     states = scan(model, suite, budget=budget)
     if states.left_out:
         raise SuiteError(
-            f"{model.card.name} cannot read {len(states.left_out)} messages of {conversation.name} "
-            f"(context {model.context} tokens), among them {states.left_out[0]}"
+            f"{model.card.name} cannot read {len(states.left_out)} messages of {conversation.name} (they exceed its "
+            f"context of {model.context} tokens, or its tokenizer does not know them), among them {states.left_out[0]}"
         )
     index = states.index
     references = index["item"].str.startswith("reference/").to_numpy()
@@ -69,7 +69,8 @@ def ct_scan(model: LoadedModel, conversation: Conversation, fit: AffectFit, budg
     )
     values = scores[~references].reshape(-1, scores.shape[2])
     frame[list(fit.scores)] = values
-    frame[[f"raw_{label}" for label in labels]] = raw.reshape(-1, len(labels))
+    if labels:
+        frame[[f"raw_{label}" for label in labels]] = raw.reshape(-1, len(labels))
     return CTScan(frame, labels, fit.layer.point)
 
 

@@ -123,7 +123,6 @@ def test_unknown_keys_are_passed_over(tmp_path: Path) -> None:
     assert len(found.reference_states) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="messages forbid other keys, Activation Lab passes over them")
 def test_unknown_keys_of_a_message_are_passed_over(tmp_path: Path) -> None:
     """Files that Activation Lab takes are taken."""
     assert plain(read_conversation(write(tmp_path, [{**MESSAGES[0], "name": "Ada"}]))) == [MESSAGES[:1]]
@@ -164,7 +163,7 @@ def test_faults_are_one_line(data: Any, says: tuple[str, ...], tmp_path: Path) -
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     """The path is named."""
     path = tmp_path / "nowhere.yaml"
-    assert one_line(lambda: read_conversation(path)) == f"{path}: no such file"
+    assert one_line(lambda: read_conversation(path)) == f"{path}: No such file or directory"
 
 
 def test_another_encoding_is_one_line(tmp_path: Path) -> None:
@@ -191,7 +190,6 @@ UNSEEN: dict[str, Any] = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="read without complaint; scanning ends in a traceback, or the control in NaN")
 @pytest.mark.parametrize("data", UNSEEN.values(), ids=UNSEEN.keys())
 def test_conversations_that_cannot_be_scanned_are_one_line(data: Any, tmp_path: Path) -> None:
     """Nothing to read, and a control that is not message by message one, are told before a model is loaded."""
@@ -199,7 +197,6 @@ def test_conversations_that_cannot_be_scanned_are_one_line(data: Any, tmp_path: 
     assert one_line(lambda: read_conversation(path)).startswith(f"{path}: ")
 
 
-@pytest.mark.xfail(strict=True, raises=IsADirectoryError, reason="only missing files are caught")
 def test_a_folder_is_one_line(tmp_path: Path) -> None:
     """The folder of a conversation is not the file."""
     assert one_line(lambda: read_conversation(tmp_path)).startswith(f"{tmp_path}: ")
@@ -387,7 +384,6 @@ def test_several_prompts_have_a_table_each(phantom: tuple[LoadedModel, AffectFit
         assert (list(table["message"]), list(table["stage"]), list(table["role"])) == ([0], ["lunch"], ["user"])
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="an array without reference states cannot be reshaped")
 def test_a_conversation_without_reference_states_is_scanned(phantom: tuple[LoadedModel, AffectFit]) -> None:
     """A plain list of messages gives scores, and no raw cosines."""
     found = ct_scan(phantom[0], conversation(LAKE, references=False), phantom[1])
@@ -407,14 +403,13 @@ def test_a_short_context_is_one_line(phantom: tuple[LoadedModel, AffectFit]) -> 
     model = short(phantom[0], 300)
     message = one_line(lambda: ct_scan(model, get_conversation("ct-scan"), phantom[1]))
     assert message.startswith("phantom/neutral cannot read ")
-    assert "context 300 tokens" in message
+    assert "context of 300 tokens" in message
     assert "prompt-0[" in message
     with pytest.raises(LlmctError) as caught:
         ct_scan(short(phantom[0], 3), conversation(LAKE), phantom[1])
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="the context is blamed")
 def test_words_that_the_tokenizer_does_not_know_are_told(phantom: tuple[LoadedModel, AffectFit]) -> None:
     """A short message that cannot be read for its words is not said to be too long."""
     message = one_line(lambda: ct_scan(phantom[0], conversation(["Xyzzy plugh frotz.", *LAKE[1:]]), phantom[1]))
@@ -639,7 +634,6 @@ def test_lengths_are_counted_in_tokens(letters: PreTrainedTokenizerFast) -> None
     assert found.balanced
 
 
-@pytest.mark.xfail(strict=True, reason="11 / 10 - 1 is a little more than 0.1")
 def test_a_tenth_more_is_not_off(letters: PreTrainedTokenizerFast) -> None:
     """Off by more than 10 % is more than 11 of 10 tokens, as it is fewer than 9."""
     for tokens in (9, 11):

@@ -7,7 +7,6 @@ import csv
 import json
 from collections import Counter
 from fractions import Fraction
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +148,6 @@ def test_offline_from_the_cache_gives_the_same_items(first: tuple) -> None:
     assert len(hub.requests) == asked
 
 
-@pytest.mark.xfail(strict=True, reason="`datasets` takes the latest cached rows, of whatever commit")
 def test_another_commit_is_not_taken_from_the_cache(first: tuple) -> None:
     """Offline, a card that pins a commit which is not in the cache is refused, not given what is there."""
     folder, hub, _ = first
@@ -198,7 +196,7 @@ def refused(repositories: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("revision", marks=pytest.mark.xfail(strict=True, reason="only '404 Client Error.' is told")),
+        "revision",
         *list(REFUSED)[1:],
     ],
 )
@@ -225,11 +223,6 @@ def test_streaming_gives_the_same_items(repositories: Path, first: tuple, tmp_pa
 
 # --- files at addresses -----------------------------------------------------------------------------------------
 
-needs_http = pytest.mark.xfail(
-    find_spec("aiohttp") is None,
-    strict=True,
-    reason="`datasets` reads addresses through aiohttp, which is not among the dependencies",
-)
 #: ratings from 1 to 5 of texts in the corners and in the middle; the margin of the card is a tenth of the way
 RATED = [(4.2, 3.4, "joy"), (1.8, 4.0, "anger"), (2.0, 2.6, "sadness"), (3.9, 2.1, "calm"), (3.05, 2.95, NEUTRAL)]
 PLUTCHIK = {1: "anger", 3: "disgust", 4: "fear", 5: "joy", 6: "sadness"}
@@ -293,7 +286,6 @@ def served(
     return top, dict(zip(names, found, strict=True)), dict(zip(names, again, strict=False))
 
 
-@needs_http
 def test_ratings_of_a_csv_at_an_address(served: tuple) -> None:
     """Corners become quadrants, the middle neutral; quotes are read as csv has them; stray lines are passed over."""
     rows = served[1]["rated"]["rows"]
@@ -304,7 +296,6 @@ def test_ratings_of_a_csv_at_an_address(served: tuple) -> None:
         assert text.removesuffix(' "And so," he said.') in phantom_texts(emotion, 6)
 
 
-@needs_http
 def test_labels_of_a_tsv_without_names(served: tuple) -> None:
     """Lines with one mapped label are drawn, whatever quotes they hold; those with others, and stray ones, are not."""
     rows = served[1]["labelled"]["rows"]
@@ -312,26 +303,22 @@ def test_labels_of_a_tsv_without_names(served: tuple) -> None:
     assert [text for emotion, text, *_ in rows if not text.startswith('"This is line') or emotion not in text] == []
 
 
-@pytest.mark.xfail(strict=True, reason="a first line with a field too many makes pandas take the first for an index")
 def test_a_stray_line_in_front_is_passed_over(served: tuple) -> None:
     """Wherever stray lines stand, they leave the others alone."""
     assert served[1]["front"]["hash"] == served[1]["labelled"]["hash"]
 
 
-@needs_http
 def test_streamed_files_give_the_same_items(served: tuple) -> None:
     """csv and tsv, whole and on the way."""
     for name in ("rated", "labelled"):
         assert served[1][f"{name}-s"]["hash"] == served[1][name]["hash"]
 
 
-@pytest.mark.xfail(strict=True, reason="`datasets` finds files of addresses in its cache only when it may ask for them")
 def test_files_come_from_the_cache_when_offline(served: tuple) -> None:
     """What was read once is there without a network."""
     assert served[2] == {name: served[1][name] for name in ("rated", "labelled")}
 
 
-@needs_http
 def test_a_file_that_is_not_there_is_one_line(served: tuple) -> None:
     """The address is named."""
     error = served[1]["gone"]["error"]
@@ -367,7 +354,6 @@ def test_traits_without_the_texts_they_need_say_so() -> None:
     assert two["separability"].reason == "two core emotions are needed"
 
 
-@pytest.mark.xfail(strict=True, reason="LinAlgError: a phantom reads keyworded items only, of which there are none")
 def test_a_phantom_runs_on_a_sampled_suite(repositories: Path, tmp_path: Path) -> None:
     """The command measures and reports: a result of eight blocks, every trait of it with a number or a reason."""
     with Hub(repositories) as hub:

@@ -104,7 +104,13 @@ def _rows(folder: Path) -> tuple[list[Row], list[Finding]]:
     for path in (folder / "data" / f"{split}.jsonl" for split in ("fit", "dev", "test")):
         if not path.is_file():
             continue
-        for n, line in enumerate(path.read_bytes().decode("utf-8-sig", "replace").split("\n"), 1):
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line_number = path.read_bytes()[: error.start].count(b"\n") + 1
+            findings.append(Finding(f"{path}:{line_number}", f"not UTF-8 (byte {error.start}); save the file as UTF-8"))
+            continue
+        for n, line in enumerate(text.split("\n"), 1):
             where = f"{path}:{n}"
             if not line.strip():
                 continue
@@ -202,7 +208,7 @@ def twins(rows: list[Row], card: SuiteCard) -> Iterator[Finding]:
     place = 0 if card.design == "retention" else -1
     for row in rows:
         item = row.item
-        if item.intensity == 0:
+        if item.intensity == 0 and (not item.twin or item.twin in by_id):
             continue
         twin = by_id.get(item.twin)
         if twin is None:
@@ -260,9 +266,10 @@ def emotion_words(rows: list[Row], card: SuiteCard) -> Iterator[Finding]:
     for row in rows:
         i = row.item
         found = [w for w in words(row.text) if w in lexicon()]
-        for w in found:
+        for w in words(row.text):
             if i.split != "fit" and lemma(w) in fit[i.emotion]:
                 yield Finding(row.where, f"lemma overlap: {w!r} stands in FIT too, at {fit[i.emotion][lemma(w)].where}")
+        for w in found:
             if card.design != "reference" and lemma(w) in forbidden:
                 yield Finding(row.where, f"lemma overlap: the axes are fitted on {w!r}, no other suite may hold it")
         if found and i.emotion == NEUTRAL:

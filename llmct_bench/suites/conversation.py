@@ -10,23 +10,42 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from llmct_bench.errors import SuiteError
 from llmct_bench.suites.schema import Item, Suite, SuiteCard, Turn
 
 
 class Messages(BaseModel):
-    """Messages of a conversation in order."""
+    """Messages of a conversation in order; what they hold beside role and content is not read."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     messages: tuple[Turn, ...] = Field(min_length=1)
+
+    @field_validator("messages", mode="before")
+    @classmethod
+    def _role_and_content(cls, value: Any) -> Any:
+        keep = ("role", "content")
+        rows = value if isinstance(value, list | tuple) else ()
+        return [{k: v for k, v in m.items() if k in keep} if isinstance(m, dict) else m for m in rows] or value
+
+    @model_validator(mode="after")
+    def _can_be_read(self) -> Messages:
+        if all(m.role == "system" for m in self.messages):
+            raise ValueError("there is no message of a user or an assistant")
+        return self
 
 
 class ReferenceState(Messages):
     """A named conversation whose last state is what others are held against."""
 
     label: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _ends_on_a_message(self) -> ReferenceState:
+        if self.messages[-1].role == "system":
+            raise ValueError("a reference state ends on a message of a user or an assistant")
+        return self
 
 
 class Conversation(BaseModel):
@@ -38,7 +57,7 @@ class Conversation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     name: str = "conversation"
-    prompt: tuple[Messages, ...]
+    prompt: tuple[Messages, ...] = Field(min_length=1)
     reference_states: tuple[ReferenceState, ...] = ()
     control: Messages | None = None
     stages: tuple[str, ...] = ()
@@ -47,6 +66,16 @@ class Conversation(BaseModel):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _control_fits(self) -> Conversation:
+        roles = [
+            [m.role for m in p.messages if m.role != "system"]
+            for p in (*self.prompt[:1], *filter(None, [self.control]))
+        ]
+        if len(roles) > 1 and roles[0] != roles[1]:
+            raise ValueError("control: it must have the same roles in the same order as the conversation")
+        return self
 
     def suite(self) -> Suite:
         """The same as a suite: one item a conversation, read after every message that is not the system's; one a
@@ -77,8 +106,8 @@ def read_conversation(path: Path) -> Conversation:
     """Read a conversation file. Raises SuiteError in one line."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SuiteError(f"{path}: no such file") from None
+    except OSError as error:
+        raise SuiteError(f"{path}: {error.strerror}") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise SuiteError(f"{path}: broken YAML: {' '.join(str(error).split())}") from None
     if isinstance(data, list) or (isinstance(data, dict) and "messages" in data):

@@ -45,5 +45,5 @@ def token_lengths(items: Sequence[Item], tokenizer: Any, opening: bool = False) 
     if not len(ratios):
         return Lengths(float("nan"), float("nan"), float("nan"), 0.0, longest, 0)
     low, median, high = np.quantile(ratios, [0.025, 0.5, 0.975])
-    off = float(np.mean(np.abs(ratios - 1) > 0.1))
+    off = float(np.mean(np.abs(ratios - 1) > 0.1 + 1e-9))
     return Lengths(float(median), float(low), float(high), off, longest, len(ratios))

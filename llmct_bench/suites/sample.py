@@ -41,7 +41,8 @@ def sample(rows: Iterable[Row], source: Source, names: Mapping[str, str] | None 
         emotion = by_ratings(*ratings, source.ratings) if ratings and source.ratings else _label(row, source, names)
         if emotion:
             key = _hash(source.sample.seed, text)
-            cluster = str(_cell(row, source.columns.cluster, source)) if source.columns.cluster else key
+            cluster = _cell(row, source.columns.cluster, source) if source.columns.cluster else None
+            cluster = key if cluster is None else str(cluster)  # a row without one stands for itself
             drawn = _Drawn(key, emotion, text, ratings)
             best[cluster] = min(best.get(cluster, drawn), drawn)
     found: dict[str, list[_Drawn]] = {}

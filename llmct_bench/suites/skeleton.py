@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from llmct_bench.errors import SuiteError
 
 _CARD = """\
 # The card of this suite. `llmct-bench suites check {folder}` says what is wrong with it and with data/*.jsonl.
-name: {name}
+name: '{name}'
 version: 0.1.0
 # What the items are for:
 #   circumplex  scenarios told in several emotions and intensities (separability, joy bias, neutral offset)
@@ -74,12 +75,10 @@ _TEXTS = {
 
 def init(folder: Path) -> list[Path]:
     """Write a commented skeleton. Raises SuiteError where the folder holds something already."""
-    if folder.exists() and any(folder.iterdir()):
-        raise SuiteError(f"{folder} is not empty: choose a new folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SuiteError(f"{folder} is {'not empty' if folder.is_dir() else 'a file'}: choose a new folder")
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    name = (
-        "".join(c if c.isalnum() or c in "._-" else "-" for c in folder.resolve().name.lower()).strip("._-") or "suite"
-    )
+    name = re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).strip("._-") or "suite"
     rows = [
         {
             "id": f"harbour-bus/{emotion}",

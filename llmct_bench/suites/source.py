@@ -37,6 +37,12 @@ class Ratings(BaseModel):
     high: float
     margin: float = Field(gt=0, lt=1)
 
+    @model_validator(mode="after")
+    def _is_sound(self) -> Ratings:
+        if not self.low < self.high:
+            raise ValueError("ratings: low must be less than high")
+        return self
+
 
 class Sample(BaseModel):
     """``blocks`` texts of each emotion at most, drawn by a hash of ``seed`` and text: the order of the rows, and
@@ -93,7 +99,10 @@ class Source(BaseModel):
         unknown = sorted(set(self.labels.values()) - {*ALL_NAMES, NEUTRAL})
         if unknown:
             raise ValueError(f"labels: unknown emotion {', '.join(unknown)}; known: {', '.join((*ALL_NAMES, NEUTRAL))}")
-        rated = bool(self.columns.valence and self.columns.arousal and self.ratings)
-        if rated == bool(self.columns.label and self.labels):
+        rated = [bool(self.columns.valence), bool(self.columns.arousal), self.ratings is not None]
+        labelled = [bool(self.columns.label), bool(self.labels)]
+        if not (all(rated) and not any(labelled)) and not (all(labelled) and not any(rated)):
             raise ValueError("a source needs either a label column with `labels`, or two rating columns with `ratings`")
+        if not 1 <= self.words[0] <= self.words[1]:
+            raise ValueError("words: the fewest (at least 1) and the most words of a text, in this order")
         return self

@@ -1,0 +1,912 @@
+"""Planted states, the study on them and its page: against closed forms, hand-counted files and each other."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats as sps
+from typer.testing import CliRunner
+
+from llmct_bench.affect import AffectFit, fit_affect, score
+from llmct_bench.calibration import report, study
+from llmct_bench.calibration.activations import (
+    LEVEL_FULL,
+    TOPIC_VARIANCE,
+    WIDTH,
+    Knobs,
+    design_index,
+    directions,
+    draw,
+    expected,
+    felt,
+    geometry,
+    neutral_covariance,
+    planted_traits,
+    reference_index,
+)
+from llmct_bench.calibration.study import MIXED, NOTHING, PLAIN, Cell, Summary, replicate, run_study, summaries
+from llmct_bench.cli import app
+from llmct_bench.emotions import NAMES, NEUTRAL
+from llmct_bench.scanner.render import INDEX_COLUMNS
+from llmct_bench.suites import get_suite
+from llmct_bench.suites.compose import LAGS
+from llmct_bench.traits import ESTIMANDS, estimate_all, measure
+
+JOY, ANGER, SADNESS, CALM = range(4)
+DESIGNS = ("circumplex", "shock", "retention")
+FIGURES = ("recovered", "coverage", "power", "matrix")
+
+
+def readouts(*facts: dict[str, Any]) -> pd.DataFrame:
+    """An index with one row a dict; what is not named is that of a neutral message of the user."""
+    usual = dict.fromkeys(INDEX_COLUMNS, "") | {"emotion": NEUTRAL, "intensity": 0, "role": "user", "lag": 0}
+    return pd.DataFrame([{**usual, "scenario": "s", "item": str(n), **f} for n, f in enumerate(facts)])
+
+
+def feels(knobs: Knobs, **facts: Any) -> list[float]:
+    """What one readout feels: joy, anger, sadness, calm."""
+    return [float(v) for v in felt(readouts(facts), knobs)[0]]
+
+
+def noise(index: pd.DataFrame, knobs: Knobs, seed: int) -> np.ndarray:
+    """What drawing adds to the expected states, in units of h / norm."""
+    return (draw(index, knobs, np.random.default_rng(seed)).array[:, 0] - expected(index, knobs)) / knobs.norm
+
+
+def all_traits(knobs: Knobs, scenarios: int = 6) -> dict[str, float]:
+    """The planted value of every trait."""
+    return {k: v for d in DESIGNS for k, v in planted_traits(d, scenarios, knobs).items()}
+
+
+# --- drawn states -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("knobs", [Knobs(), Knobs(mood=1.0, tint=2.0, rogue=20.0, norm=3.0, noise=0.7, scenario=1.1)])
+def test_neutral_states_have_the_planted_moments(knobs: Knobs) -> None:
+    """20000 neutral states: every mean within 4.5 standard errors, the covariance in units of the planted one is 1."""
+    n = 20_000
+    index = readouts({}).loc[[0] * n].reset_index(drop=True).assign(scenario=[f"s{i}" for i in range(n)])
+    states = draw(index, knobs, np.random.default_rng(1)).array[:, 0].astype(np.float64)
+    covariance = neutral_covariance(knobs)
+    off = states - expected(index.iloc[:1], knobs)
+    assert np.abs(off.mean(axis=0) / np.sqrt(np.diag(covariance) / n)).max() < 4.5
+    white = np.linalg.solve(np.linalg.cholesky(covariance), off.T)
+    assert np.abs(np.cov(white) - np.eye(WIDTH)).max() < 0.05  # standard error .007 off and .01 on the diagonal
+
+
+def test_every_cell_of_a_design_has_its_own_mean() -> None:
+    """300 scenarios of shocks: no dimension of any of the 64 cells is off by more than 5 standard errors."""
+    index = design_index("shock", 300)
+    off = noise(index, MIXED, 2)
+    cells = pd.DataFrame(off).groupby([index[c] for c in ("emotion", "context", "role", "intensity")])
+    z = cells.mean() / np.sqrt(np.diag(neutral_covariance(MIXED))) * np.sqrt(150)
+    assert z.shape == (64, WIDTH)
+    assert z.abs().to_numpy().max() < 5
+
+
+def test_readouts_of_a_scenario_share_its_part_only() -> None:
+    """Cross-covariance of two readouts: scenario^2 within a scenario, 0 between scenarios (no rogue dimensions here)."""
+    knobs, n, g = Knobs(scenario=0.5, rogue=0.0), 10_000, geometry()
+    index = readouts({}).loc[[0] * 2 * n].reset_index(drop=True).assign(scenario=[f"s{i // 2}" for i in range(2 * n)])
+    frame = np.concatenate([g.emotions, g.rotated, [g.role, g.drift]])  # orthonormal, and free of topics
+    off = noise(index, knobs, 3) @ frame.T
+    first, second = off[::2], off[1::2]
+    assert np.abs(first.T @ second / n - 0.25 * np.eye(len(frame))).max() < 0.06  # standard error .0126
+    assert np.abs(first[1:].T @ second[:-1] / n).max() < 0.06
+
+
+def retention_pairs(knobs: Knobs) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Readouts after an emotional opening, what drawing adds to them, and what it adds to their twins."""
+    index = design_index("retention", 60)
+    off = noise(index, knobs, 4)
+    at = {key: i for i, key in enumerate(zip(index["item"], index["lag"], strict=True))}
+    rows = np.flatnonzero(index["twin"] != "")
+    partner = [at[key] for key in zip(index["twin"].iloc[rows], index["lag"].iloc[rows], strict=True)]
+    return index.iloc[rows], off[rows], off[partner]
+
+
+def test_twins_of_retention_share_their_topics() -> None:
+    """The words of a turn are those of its twin's: along the topics twins differ by their noise only, while other
+    turns, fillers and scenarios have topics of their own."""
+    index, own, twin = retention_pairs(Knobs(rogue=0.0))
+    topics = geometry().topics.T
+    own, twin = own @ topics, twin @ topics
+    assert own.var() == pytest.approx(TOPIC_VARIANCE + 1.25, rel=0.1)
+    assert (own - twin).var() == pytest.approx(2.0, rel=0.15)  # the scenario's part is shared, too
+    short = (index["filler"] == "short").to_numpy()
+    for other in (own[short] - own[~short], np.diff(own, axis=0)):
+        assert other.var() == pytest.approx(2 * (TOPIC_VARIANCE + 1), rel=0.12)
+
+
+@pytest.mark.xfail(strict=True, reason="draw() gives every readout rogue values of its own, its comment shares them")
+def test_twins_of_retention_share_their_rogue_values() -> None:
+    """ "Twins share topic and rogue values": in the rogue dimensions twins differ by their noise only."""
+    _, own, twin = retention_pairs(Knobs())
+    assert (own - twin)[:, geometry().rogue > 0].var() == pytest.approx(2.0, rel=0.15)
+
+
+@pytest.mark.parametrize("design", ["reference", *DESIGNS])
+def test_a_seed_is_a_data_set(design: str) -> None:
+    """The same seed draws the same states, another seed other ones in every readout."""
+    index = reference_index() if design == "reference" else design_index(design, 6)
+    a, b, c = (draw(index, MIXED, np.random.default_rng(s)).array for s in (5, 5, 6))
+    assert a.dtype == np.float32
+    assert np.array_equal(a, b)
+    assert (a != c).any(axis=(1, 2)).all()
+
+
+def test_a_replicate_is_its_cell_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cell and seed give the replicate; another seed, or the same phantom under another name, gives another."""
+    monkeypatch.setattr(study, "DESIGNS", ("shock",))
+    cell = Cell("one", MIXED, 6)
+    made = [replicate(c, s) for c, s in ((cell, 0), (cell, 0), (cell, 1), (replace(cell, name="two"), 0))]
+    assert made[0] == made[1]
+    assert len({m["dampening"][0] for m in made}) == 3
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_designs_are_crossed_as_the_shipped_suites(design: str) -> None:
+    """Each scenario has the readouts of a shipped one: emotion or not, dose, context, filler, role, lag, twin's cell."""
+    suite = [i for i in get_suite(design).items if i.keyworded]
+    rows = [
+        {"item": i.id, "scenario": i.scenario, "emotion": i.emotion, "intensity": i.intensity, "context": i.context,
+         "filler": i.filler, "twin": i.twin, "role": i.messages[-1].role, "lag": read // 2}
+        for i in suite
+        for read in i.reads
+    ]  # fmt: skip
+
+    def crossing(frame: pd.DataFrame) -> set[tuple[Any, ...]]:
+        frame = frame if design == "circumplex" else frame.assign(emotion="")  # of a scenario, not of a cell
+        columns = ["emotion", "intensity", "context", "filler", "role"]
+        cell = {r["item"]: tuple(r[c] for c in columns) for r in frame.to_dict("records")}
+        of = [(s, (*cell[i], lag, cell.get(t))) for s, i, lag, t in frame[["scenario", "item", "lag", "twin"]].values]
+        found = {tuple(sorted((c for s, c in of if s == name), key=str)) for name in frame["scenario"].unique()[:8]}
+        assert len(found) == 1
+        return found
+
+    drawn = design_index(design, 8)
+    assert crossing(drawn) == crossing(pd.DataFrame(rows))
+    assert drawn["scenario"].nunique() == 8
+
+
+# --- what is felt -----------------------------------------------------------------------------------------------
+
+
+def test_emotion_is_intensity_times_gain() -> None:
+    """Each emotion on its own axis, in proportion to its dose; neutral text feels nothing."""
+    assert feels(Knobs(), emotion="sadness", intensity=2) == [0, 0, 2, 0]
+    assert feels(Knobs(gain=0.5), emotion="calm", intensity=3) == [0, 0, 0, 1.5]
+    assert feels(Knobs()) == [0, 0, 0, 0]
+
+
+def test_the_mood_is_joy_where_nothing_else_is_felt() -> None:
+    """Full in neutral text, less with every unit of emotion, gone from LEVEL_FULL = 2.5 on and never reversed."""
+    assert LEVEL_FULL == 2.5
+    knobs = Knobs(mood=2.0)
+    assert feels(knobs) == [2, 0, 0, 0]
+    assert feels(knobs, emotion="anger", intensity=1) == pytest.approx([2 * 0.6, 1, 0, 0])
+    assert feels(knobs, emotion="anger", intensity=2) == pytest.approx([2 * 0.2, 2, 0, 0])
+    assert feels(knobs, emotion="anger", intensity=3) == [0, 3, 0, 0]
+    assert feels(knobs, emotion="joy", intensity=1) == pytest.approx([1 + 2 * 0.6, 0, 0, 0])
+    assert feels(knobs, context="negative") == pytest.approx([2 * 0.6, 1, 0, 0])
+    assert feels(replace(knobs, role_gain=0.5), emotion="anger", intensity=2, role="assistant") == pytest.approx(
+        [2 * 0.6, 1, 0, 0]
+    )
+    assert feels(replace(knobs, mood=-1.0), emotion="calm", intensity=2) == pytest.approx([-0.2, 0, 0, 2])
+    assert feels(replace(knobs, gain=3.0), emotion="anger", intensity=1) == pytest.approx([3.6, 3, 0, 0])
+
+
+def test_the_persona_is_joy_as_assistant() -> None:
+    """The same joy on every state of the assistant, whatever else is felt, and none on the user's."""
+    knobs = Knobs(persona=0.5)
+    assert feels(knobs, role="assistant") == [0.5, 0, 0, 0]
+    assert feels(knobs, role="assistant", emotion="anger", intensity=3) == [0.5, 3, 0, 0]
+    assert feels(knobs) == [0, 0, 0, 0]
+    assert feels(Knobs(persona=0.5, mood=1.0), role="assistant") == [1.5, 0, 0, 0]
+
+
+def test_the_role_gain_scales_the_assistant_only() -> None:
+    """0.6 of three is 1.8 as assistant, and three as user."""
+    knobs = Knobs(role_gain=0.6)
+    assert feels(knobs, role="assistant", emotion="sadness", intensity=3) == pytest.approx([0, 0, 1.8, 0])
+    assert feels(knobs, role="user", emotion="sadness", intensity=3) == [0, 0, 3, 0]
+
+
+def test_contexts_have_moods() -> None:
+    """A calm, pleasant or unpleasant conversation adds one unit of calm, joy or anger; a neutral one adds nothing."""
+    moods = {"calm": CALM, "positive": JOY, "negative": ANGER}
+    for context in ("calm", "neutral", "positive", "negative"):
+        wanted = [float(moods.get(context) == k) for k in range(4)]
+        assert feels(Knobs(), context=context) == wanted
+        wanted[ANGER] += 2
+        assert feels(Knobs(), context=context, emotion="anger", intensity=2) == wanted
+
+
+def test_absorption_weakens_shocks_in_calm_contexts_only() -> None:
+    """A quarter off the shock after a calm conversation, whose own calm stays as it is; nothing off elsewhere."""
+    knobs, shock = Knobs(absorption=0.25), {"emotion": "anger", "intensity": 2}
+    assert feels(knobs, context="calm", **shock) == [0, 1.5, 0, 1]
+    assert feels(knobs, context="calm") == [0, 0, 0, 1]
+    for context in ("neutral", "positive", "negative", ""):
+        assert feels(knobs, context=context, **shock) == feels(Knobs(), context=context, **shock)
+
+
+@pytest.mark.parametrize("half_life", [0.25, 3.0, 16.0])
+def test_emotion_is_halved_after_a_half_life(half_life: float) -> None:
+    """Where fillers follow the opening, 3 becomes 1.5 and .75 after one and two half-lives; a conversation without
+    fillers does not decay."""
+    knobs, opening = Knobs(half_life=half_life), {"emotion": "joy", "intensity": 3}
+    for times, left in ((0, 3.0), (1, 1.5), (2, 0.75)):
+        assert feels(knobs, lag=times * half_life, filler="long", **opening) == pytest.approx([left, 0, 0, 0])
+    assert feels(knobs, lag=2 * half_life, **opening) == [3, 0, 0, 0]
+
+
+def test_knobs_act_on_states_as_they_say() -> None:
+    """tint: joy on every state; drift: a step a lag; norm: a factor; rogue: its dimensions only; rotation: the angle
+    between the axes of the two roles."""
+    index, g = pd.concat([design_index(d, 4) for d in DESIGNS], ignore_index=True), geometry()
+    plain = expected(index, MIXED)
+    np.testing.assert_allclose(expected(index, replace(MIXED, tint=2.0)) - plain, [2.0 * g.emotions[JOY]] * len(index))
+    moved = expected(index, replace(MIXED, drift=4.0)) - plain
+    np.testing.assert_allclose(moved, 3.0 * np.outer(index["lag"], g.drift), atol=1e-12)
+    np.testing.assert_allclose(expected(index, replace(MIXED, norm=7.0)), 7.0 * plain)
+    rogue = expected(index, replace(MIXED, rogue=90.0)) - plain
+    assert np.allclose(rogue[:, :2], 60.0)
+    assert np.allclose(rogue[:, 2:], 0.0)
+    shocks = readouts(*({"role": r, "emotion": "anger", "intensity": i} for r in ("user", "assistant") for i in (0, 1)))
+    h = expected(shocks, Knobs(rotation=0.6))
+    assert (h[1] - h[0]) @ (h[3] - h[2]) == pytest.approx(np.cos(0.6))
+    assert np.linalg.norm(h[3] - h[2]) == pytest.approx(1.0)
+
+
+# --- what is planted --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"norm": 10.0}, {"norm": 0.01}, {"tint": 5.0}, {"tint": -3.0}, {"drift": 4.0}, {"drift": -2.0}],
+    ids=lambda c: "".join(f"{k}={v:g}" for k, v in c.items()),
+)
+def test_norm_tint_and_drift_change_no_answer(change: dict[str, float]) -> None:
+    """What only scales or moves all states leaves every planted trait, up to rounding."""
+    knobs = replace(MIXED, rotation=0.4)
+    assert all_traits(replace(knobs, **change)) == pytest.approx(all_traits(knobs), rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("gain", [0.5, 0.85, 1.0, 1.2])
+def test_dampening_is_one_minus_the_role_gain(gain: float) -> None:
+    """Exactly, whatever the assistant's persona, the absorption and the gain of both roles."""
+    for knobs in (Knobs(), Knobs(gain=2.0, persona=0.7, absorption=0.3, noise=1.5)):
+        assert planted_traits("shock", 6, replace(knobs, role_gain=gain))["dampening"] == pytest.approx(1 - gain)
+
+
+@pytest.mark.parametrize("absorption", [0.0, 0.05, 0.4, 0.8, 1.0])
+def test_the_share_that_is_absorbed_is_the_knob(absorption: float) -> None:
+    """R_neutral - R_calm = absorption x R_neutral, R_neutral = 2 (the mean dose) x what a unit of anger or sadness
+    moves on its own axis."""
+    knobs = Knobs(absorption=absorption, role_gain=0.7)
+    axes, emotions = directions(knobs)[0], geometry().emotions
+    response = 2 * np.mean([axes[e] @ emotions[e] for e in (ANGER, SADNESS)])
+    assert response > 0.5
+    assert planted_traits("shock", 6, knobs)["shock_absorption"] == pytest.approx(absorption * response)
+
+
+@pytest.mark.parametrize("half_life", [1.5, 6.0, 16.0])
+def test_tail_and_half_life_follow_from_the_half_life(half_life: float) -> None:
+    """The tail is the mean of 2^(-k/h) over the lags from 8 on, and h is h."""
+    assert [k for k in LAGS if k >= 8] == [8, 12, 16, 24]
+    found = planted_traits("retention", 8, Knobs(half_life=half_life))
+    assert found["tail_retention"] == pytest.approx(np.mean([2 ** (-k / half_life) for k in (8, 12, 16, 24)]))
+    assert found["half_life"] == pytest.approx(half_life, rel=1e-3)
+
+
+def test_the_plain_phantom_is_at_the_nulls() -> None:
+    """No dampening, no absorption, no tail; without any emotion there is no answer, and no separability."""
+    plain, nothing = all_traits(PLAIN), all_traits(NOTHING)
+    for trait in ("dampening", "shock_absorption", "tail_retention"):
+        assert plain[trait] == pytest.approx(0.0, abs=1e-9)
+    assert nothing.pop("separability") == 0.0
+    assert all(np.isnan(v) for v in nothing.values())
+
+
+def test_separability_is_the_distance_in_noise() -> None:
+    """Mean squared Mahalanobis distance of the emotions' means (dose 2) over the rank of their noise, for all pairs."""
+    axes, _, covariance = directions(Knobs())
+    means, a = 2 * geometry().emotions @ axes[:4].T, axes[:4]
+    values, vectors = np.linalg.eigh(a @ covariance @ a.T)
+    keep = values > 1e-4 * values.max()
+    white = means @ vectors[:, keep] / np.sqrt(values[keep])
+    pairs = [np.sum((white[i] - white[j]) ** 2) for i, j in combinations(range(4), 2)]
+    wanted = np.mean(pairs) / keep.sum()
+    assert planted_traits("circumplex", 6, Knobs())["separability"] == pytest.approx(wanted)
+
+
+def joy_bias_by_hand(axes: np.ndarray, knobs: Knobs, scenarios: int, draws: int = 20_000) -> float:
+    """Bias of Gaussian nearest-centroid decisions on the twelve emotional items, with its own large sample."""
+    a = axes[:4]
+    spread = a @ neutral_covariance(knobs) @ a.T
+    items = readouts(*({"emotion": e, "intensity": i} for e in NAMES for i in (1, 2, 3)))
+    points, true = expected(items, knobs) @ a.T, np.repeat(range(4), 3)
+    centroids = np.stack([points[true == k].mean(axis=0) for k in range(4)])
+    within = spread + np.mean([np.outer(d, d) for d in points - centroids[true]], axis=0)
+    precision = np.linalg.pinv(within, rcond=1e-4, hermitian=True)
+    z = np.random.default_rng(11).multivariate_normal(np.zeros(4), spread, size=draws // 2, method="svd")
+    table = np.zeros((4, 4))
+    for point, k in zip(points, true, strict=True):
+        delta = (point + np.concatenate([z, -z]))[:, None] - centroids
+        chosen = np.einsum("nkp,pq,nkq->nk", delta, precision, delta).argmin(axis=1)
+        table[k] += np.bincount(chosen, minlength=4) / draws * scenarios
+    n = table.sum(axis=1)
+    hit, false = np.diag(table), table.sum(axis=0) - np.diag(table)
+    lean = (sps.norm.ppf((hit + 0.5) / (n + 1)) + sps.norm.ppf((false + 0.5) / (n.sum() - n + 1))) / 2
+    return float(lean[0] - lean[1:].mean())
+
+
+@pytest.fixture(scope="module")
+def drawn_fit() -> AffectFit:
+    """A fit to a drawn reference, of shipped size."""
+    return fit_affect(draw(reference_index(), MIXED, np.random.default_rng(1)))
+
+
+@pytest.mark.xfail(strict=True, reason="truth._joy_bias takes 400 draws: its own error is .03 to .09")
+def test_the_planted_joy_bias_has_no_error_of_its_own(drawn_fit: AffectFit) -> None:
+    """Where nothing leans it is about 0, and along a fit it is the integral over the noise: to .015, a third of the
+    standard error of an estimate from 192 scenarios."""
+    plain = planted_traits("circumplex", 24, PLAIN)["joy_bias"]
+    given = planted_traits("circumplex", 24, MIXED, drawn_fit)["joy_bias"]
+    by_hand = joy_bias_by_hand(drawn_fit.directions[0].astype(np.float64), MIXED, 24)
+    assert (plain, given) == pytest.approx((joy_bias_by_hand(directions(PLAIN)[0], PLAIN, 24), by_hand), abs=0.015)
+
+
+# --- the fit ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("knobs", [MIXED, Knobs(norm=7.0, tint=2.0, rogue=90.0)], ids=["mixed", "moved"])
+def test_the_fit_tends_to_the_fit_in_the_population(knobs: Knobs) -> None:
+    """60 times the reference: every direction is the population's (cosine above .98, plain and in units of neutral
+    noise), its length within 5 %, and held-out neutral states have scores of mean 0 and SD 1."""
+    once = reference_index()
+    many = pd.concat([once.assign(scenario=once["scenario"] + f"/{i}") for i in range(60)], ignore_index=True)
+    fit = fit_affect(draw(many, knobs, np.random.default_rng(7)))
+    wanted, _, covariance = directions(knobs)
+    found = fit.directions[0].astype(np.float64)
+    for metric in (np.eye(WIDTH), covariance):
+        inner = np.einsum("kp,pq,kq->k", found, metric, wanted)
+        own, true = (np.sqrt(np.einsum("kp,pq,kq->k", a, metric, a)) for a in (found, wanted))
+        assert (inner / own / true > 0.98).all()
+        np.testing.assert_allclose(own / true, 1.0, atol=0.05)
+    fresh = once[(once["emotion"] == NEUTRAL) & (once["split"] == "dev")]
+    fresh = fresh.loc[fresh.index.repeat(20)].assign(scenario=[f"t{i}" for i in range(20 * len(fresh))])
+    values = score(draw(fresh.reset_index(drop=True), knobs, np.random.default_rng(8)), fit).values[:, 0]
+    np.testing.assert_allclose(values.mean(axis=0), 0.0, atol=0.1)
+    np.testing.assert_allclose(values.std(axis=0), 1.0, atol=0.08)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_planted_along_a_fit_is_what_the_fit_makes_of_noise_free_states(design: str, drawn_fit: AffectFit) -> None:
+    """Expected states, scored and estimated as drawn ones are, give the truth along the axes. Separability is in
+    units of noise, which noise-free states do not have."""
+    index = design_index(design, 12)
+    one = np.zeros((len(index), WIDTH))
+    states = draw(index, replace(MIXED, noise=0.0, scenario=0.0), np.random.default_rng(0))
+    states = replace(states, array=(one + expected(index, MIXED)).astype(np.float32)[:, None])
+    cosine = drawn_fit.role_cosine[drawn_fit.layer.point].tolist()
+    made = {t.trait: t for t in estimate_all(measure(score(states, drawn_fit), drawn_fit.layer, cosine), design)}
+    found = planted_traits(design, 12, MIXED, drawn_fit)
+    assert set(found) == set(made)
+    for trait in set(found) - {"separability", "joy_bias"}:
+        assert made[trait].valid
+        assert found[trait] == pytest.approx(made[trait].estimate, rel=2e-4, abs=2e-4)
+
+
+@pytest.fixture(scope="module")
+def replicates() -> list[dict[str, list[float | None]]]:
+    """40 data sets of 24 scenarios, each with a fit of its own."""
+    cell = Cell("unbiased", Knobs(role_gain=0.7, absorption=0.4, half_life=6.0), 24)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "DESIGNS", ("shock", "retention"))
+        return [replicate(cell, seed) for seed in range(40)]
+
+
+@pytest.mark.parametrize("trait", ["dampening", "shock_absorption", "tail_retention"])
+def test_estimates_are_unbiased_along_the_fitted_axes(trait: str, replicates: list[dict[str, list[float]]]) -> None:
+    """The mean of estimate minus truth along the axes is within 3.5 of its standard errors, which are small beside
+    what is planted; all estimates are valid."""
+    found = np.array([r[trait] for r in replicates])
+    assert (found[:, 4] == 1).all()
+    off = found[:, 0] - found[:, 5]
+    se = off.std(ddof=1) / np.sqrt(len(off))
+    assert abs(off.mean()) < 3.5 * se
+    assert se < 0.15 * found[:, 5].mean()
+
+
+# --- the study --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
+    """Two conditions of six scenarios, the suite of shocks only."""
+    found = [Cell("coverage-24", MIXED, 6), Cell("null-24", PLAIN, 6)]
+    monkeypatch.setattr(study, "DESIGNS", ("shock",))
+    monkeypatch.setattr(study, "cells", lambda: found)
+    return found
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def line(cell: Cell, seed: int, traits: dict[str, list[float | None]]) -> str:
+    """A replicate as a line of its file."""
+    return json.dumps({"seed": seed, "knobs": asdict(cell.knobs), "traits": traits}) + "\n"
+
+
+def quota(cell: Cell) -> int:
+    """Four replicates of the first cell, two of the second."""
+    return {"coverage-24": 4, "null-24": 2}[cell.name]
+
+
+@pytest.fixture
+def whole(tiny: list[Cell], tmp_path: Path) -> Path:
+    """The study on the two cells, in one go."""
+    run_study(tmp_path / "whole", quota)
+    return tmp_path / "whole"
+
+
+def test_a_study_is_its_replicates(tiny: list[Cell], whole: Path) -> None:
+    """Every line is what `replicate` gives for its seed, in strict JSON; every seed is there once."""
+    for cell in tiny:
+        rows = study.read(whole, cell)
+        assert [r["seed"] for r in rows] == list(range(quota(cell)))
+        assert rows[-1]["traits"] == json.loads(json.dumps(replicate(cell, rows[-1]["seed"]), allow_nan=False))
+    assert sorted(contents(whole)) == ["coverage-24.jsonl", "null-24.jsonl"]
+
+
+def test_a_stopped_study_goes_on_where_it_was(tiny: list[Cell], whole: Path, tmp_path: Path) -> None:
+    """Stopped twice and started again, each time in a new call: the same bytes as in one go, each replicate made
+    once, and no cell far ahead of the others when it is stopped."""
+    made: list[str] = []
+
+    def stopping(after: int) -> Callable[[Cell, int], None]:
+        known: list[str] = []
+
+        def progress(cell: Cell, done: int) -> None:
+            if cell.name not in known:  # what was there before
+                known.append(cell.name)
+                assert done == made.count(cell.name)
+                return
+            assert done == 1
+            made.append(cell.name)
+            shares = [made.count(c.name) / quota(c) for c in tiny]
+            assert abs(shares[0] - shares[1]) <= 0.5
+            if len(made) == after:
+                raise KeyboardInterrupt
+
+        return progress
+
+    for after in (1, 4):
+        with pytest.raises(KeyboardInterrupt):
+            run_study(tmp_path / "parts", quota, stopping(after))
+    run_study(tmp_path / "parts", quota, stopping(99))
+    assert len(made) == 6
+    assert contents(tmp_path / "parts") == contents(whole)
+
+
+def test_replicates_that_are_there_are_kept(tiny: list[Cell], tmp_path: Path) -> None:
+    """A line that no replicate would give stays as it is, the missing seeds are added; then nothing is left to do."""
+    cell, path = tiny[0], tmp_path / "coverage-24.jsonl"
+    path.write_text(line(cell, 1, {"dampening": [9.0, 8.0, 10.0, 0.5, 1.0, 9.0]}))
+    before = path.read_bytes()
+    run_study(tmp_path, lambda c: 3 * (c == cell))
+    assert path.read_bytes().startswith(before)
+    assert [r["seed"] for r in study.read(tmp_path, cell)] == [1, 0, 2]
+    assert not (tmp_path / "null-24.jsonl").exists()
+    after, seen = contents(tmp_path), []
+    run_study(tmp_path, lambda c: 3 * (c == cell), lambda c, n: seen.append((c.name, n)))
+    assert seen == [("coverage-24", 3), ("null-24", 0)]
+    run_study(tmp_path, lambda c: 2 * (c == cell))  # fewer than there are
+    assert contents(tmp_path) == after
+
+
+@pytest.mark.parametrize("left", [1, 200, -2, -1], ids=["a brace", "half", "all but the end", "no newline"])
+def test_a_torn_line_is_made_again(tiny: list[Cell], whole: Path, left: int) -> None:
+    """A kill while the last line was written: its seed is made again as it was (unless only the newline is missing)
+    and nothing is glued to the rest of it."""
+    cell, path = tiny[0], whole / "coverage-24.jsonl"
+    rows = study.read(whole, cell)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]) + lines[-1][:left])
+    intact = 4 if left == -1 else 3
+    assert study.read(whole, cell) == rows[:intact]
+    run_study(whole, lambda c: 5 * (c == cell))
+    again = study.read(whole, cell)
+    assert again[:4] == rows
+    assert [r["seed"] for r in again] == [0, 1, 2, 3, 4]
+
+
+def test_lines_of_other_knobs_do_not_count(tiny: list[Cell], whole: Path) -> None:
+    """A cell of an older study that has planted something else is made anew; its lines are not read."""
+    cell = replace(tiny[0], knobs=replace(MIXED, mood=0.25))
+    tiny[0] = cell
+    assert study.read(whole, cell) == []
+    assert summaries(whole, [cell]) == []
+    run_study(whole, lambda c: c == cell)
+    assert [r["knobs"]["mood"] for r in study.read(whole, cell)] == [0.25]
+    assert len((whole / "coverage-24.jsonl").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize(("full", "few"), [(2000, 200), (100, 10), (7, 5), (2, 5)])
+def test_planned_sizes(full: int, few: int) -> None:
+    """All replicates for coverage and nulls at three sizes, a tenth, but at least five, for the other cells."""
+    planned = report.planned(full)
+    assert list(planned) == [c.name for c in study.cells()]
+    most = {f"{kind}-{n}" for kind in ("coverage", "null", "nothing") for n in (24, 96, 192)}
+    assert {k for k in planned if k in most} == most
+    assert {k: v for k, v in planned.items() if k not in most} == {k: few for k in planned if k not in most}
+    assert {planned[k] for k in most} == {full}
+
+
+def test_cells_turn_one_knob_at_a_time() -> None:
+    """The cells of matrix and doses differ from the plain phantom by their knob only, and names are unique."""
+    cells = {c.name: c for c in study.cells()}
+    assert len(cells) == len(study.cells())
+    assert asdict(cells["matrix-base"].knobs) == asdict(Knobs())
+    turned = 0
+    for name, cell in cells.items():
+        kind, _, rest = name.partition("-")
+        if kind in ("matrix", "dose") and rest != "base":
+            knob, value = (rest, study.TURNED[rest][0]) if kind == "matrix" else (rest.split("-")[0], None)
+            changed = {k: v for k, v in asdict(cell.knobs).items() if v != asdict(Knobs())[k]}
+            assert set(changed) <= {knob}
+            assert value is None or changed == {knob: value}
+            turned += 1
+    assert turned == len(study.TURNED) + sum(map(len, study.DOSES.values()))
+
+
+# --- its summaries ----------------------------------------------------------------------------------------------
+
+#: Dampening .4 is planted here.
+HAND = Cell("by-hand", Knobs(role_gain=0.6), 6)
+
+
+def summary(folder: Path, cell: Cell, *numbers: list[float | None], trait: str = "dampening") -> Summary:
+    """The summary of handmade replicates: estimate, low, high, p, valid, truth along the axes."""
+    (folder / f"{cell.name}.jsonl").write_text("".join(line(cell, s, {trait: n}) for s, n in enumerate(numbers)))
+    found = summaries(folder, [cell])
+    assert [(s.cell, s.trait) for s in found] == [(cell.name, trait)]
+    return found[0]
+
+
+def test_a_summary_by_hand(tmp_path: Path) -> None:
+    """Four valid replicates and an invalid one, which only counts against validity. Bounds and p = .05 are inside."""
+    found = summary(
+        tmp_path,
+        HAND,
+        [0.50, 0.30, 0.70, 0.01, 1.0, 0.45],  # holds .4 and .45, rejects
+        [0.30, 0.20, 0.35, 0.05, 1.0, 0.50],  # holds neither, rejects
+        [0.40, 0.39, 0.60, 0.20, 1.0, 0.38],  # holds .4 only
+        [0.60, 0.10, 0.90, 0.04, 1.0, 0.90],  # holds both, rejects
+        [9.00, None, None, None, 0.0, 0.40],
+    )
+    assert (found.replicates, found.valid) == (5, 0.8)
+    assert found.truth == pytest.approx(0.4)
+    assert found.mean == pytest.approx(0.45)
+    assert found.bias == pytest.approx(0.05)
+    assert found.empirical_se == pytest.approx(np.sqrt((0.05**2 + 0.15**2 + 0.05**2 + 0.15**2) / 3))
+    assert (found.coverage, found.conditional, found.rejected) == (0.75, 0.5, 0.75)
+
+
+def test_conditional_coverage_is_by_the_truth_of_the_replicate(tmp_path: Path) -> None:
+    """All intervals hold their own truth and none the planted one."""
+    found = summary(tmp_path, HAND, *([c, c - 0.1, c + 0.1, 0.5, 1.0, c] for c in (1.0, 2.0, 3.0)))
+    assert (found.coverage, found.conditional, found.rejected) == (0.0, 1.0, 0.0)
+
+
+def test_without_valid_replicates_there_are_no_numbers(tmp_path: Path) -> None:
+    """None valid: validity 0, the truth, and nothing else. One valid: no spread."""
+    invalid: list[float | None] = [None, None, None, None, 0.0, None]
+    none = summary(tmp_path, HAND, invalid, invalid)
+    assert (none.replicates, none.valid) == (2, 0.0)
+    assert none.truth == pytest.approx(0.4)
+    for name in ("mean", "bias", "empirical_se", "coverage", "conditional", "rejected"):
+        assert np.isnan(getattr(none, name))
+    one = summary(tmp_path, HAND, invalid, [0.5, 0.3, 0.7, 0.01, 1.0, 0.5])
+    assert (one.valid, one.mean, one.coverage, one.rejected) == (0.5, 0.5, 1.0, 1.0)
+    assert np.isnan(one.empirical_se)
+
+
+def test_without_a_truth_there_is_no_coverage(tmp_path: Path) -> None:
+    """In the phantom without emotions nothing is planted: no bias and no coverage, but rejections are counted."""
+    cell = Cell("empty", NOTHING, 6)
+    found = summary(tmp_path, cell, [1.0, 0.5, 1.5, 0.01, 1.0, None], [0.0, -1.0, 1.0, 0.9, 1.0, None])
+    assert (found.valid, found.mean, found.rejected) == (1.0, 0.5, 0.5)
+    for name in ("truth", "bias", "coverage", "conditional"):
+        assert np.isnan(getattr(found, name))
+
+
+def test_summaries_have_an_order_and_leave_out_what_is_not_there(tmp_path: Path) -> None:
+    """Cell by cell in the order asked for, traits in their own order; absent cells and traits are left out."""
+    numbers: list[float | None] = [0.5, 0.3, 0.7, 0.01, 1.0, 0.5]
+    cells = [HAND, replace(HAND, name="absent"), replace(HAND, name="another")]
+    (tmp_path / "by-hand.jsonl").write_text(line(HAND, 0, {"half_life": numbers, "joy_bias": numbers}))
+    (tmp_path / "another.jsonl").write_text(line(HAND, 0, {"dampening": numbers}))
+    found = [(s.cell, s.trait) for s in summaries(tmp_path, cells[::-1])]
+    assert found == [("another", "dampening"), ("by-hand", "joy_bias"), ("by-hand", "half_life")]
+
+
+@pytest.mark.parametrize(
+    ("replicates", "valid", "share", "error"),
+    [
+        (96, 1.0, 0.5, np.sqrt(0.5 * 0.5 / 100)),  # (48 + 2) / (96 + 4)
+        (16, 1.0, 0.0, np.sqrt(0.1 * 0.9 / 20)),
+        (16, 1.0, 1.0, np.sqrt(0.1 * 0.9 / 20)),
+        (32, 0.5, 0.25, np.sqrt(0.3 * 0.7 / 20)),  # (4 + 2) / (16 + 4)
+        (50, 0.0, 0.5, np.nan),
+        (50, 1.0, np.nan, np.nan),
+    ],
+)
+def test_monte_carlo_errors(replicates: int, valid: float, share: float, error: float) -> None:
+    """Agresti & Coull: two hits and two misses more, among the valid replicates; no number without any."""
+    blank = dict.fromkeys(("truth", "mean", "bias", "empirical_se", "coverage", "conditional", "rejected"), np.nan)
+    found = Summary(cell="c", trait="t", replicates=replicates, valid=valid, **blank).error(share)
+    assert found == pytest.approx(error, nan_ok=True)
+
+
+# --- its page ---------------------------------------------------------------------------------------------------
+
+#: Replicates that hold the truth, and the truth along the axes, of 100 (20 with 192 scenarios); else 95 %.
+HITS = {
+    ("coverage-24", "dampening"): (95, 80),
+    ("coverage-96", "joy_bias"): (80, 95),
+    ("coverage-96", "half_life"): (100, 100),
+    ("coverage-192", "half_life"): (20, 20),
+}
+#: Replicates that reject, of 100; else 5.
+REJECTED = {("null-24", "joy_bias"): 30, ("null-96", "tail_retention"): 0, ("null-96", "separability"): 100}
+#: Mean of a trait where a knob is turned; else 1, and 3 for the knob's own trait, so that a change of 2 is 1.
+MEANS = {
+    ("persona", "dampening"): 1.08,
+    ("tint", "joy_bias"): 1.5,
+    ("rogue", "tail_retention"): 0.8,
+    ("drift", "dampening"): 5.0,
+}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
+    """All conditions of the study with six scenarios, whose truths are quickly known."""
+    found = [replace(c, scenarios=6) for c in study.cells()]
+    for module in (study, report):
+        monkeypatch.setattr(module, "cells", lambda: found)
+    return found
+
+
+def interval(holds: bool, given: bool) -> tuple[float, float, float]:
+    """Low, high and the truth along the axes, such that the truth and that truth are held or not."""
+    low, high = (-1e6, 1e6) if holds else (1e6, 3e6)
+    return low, high, 2e6 if holds != given else 0.0
+
+
+def handmade_numbers(name: str, trait: str) -> list[list[float | None]]:
+    """The replicates of a trait in a cell."""
+    kind, _, rest = name.partition("-")
+    if kind == "coverage":
+        n = 20 if rest == "192" else 100
+        truth, given = HITS.get((name, trait), (n * 95 // 100, n * 95 // 100))
+        made = []
+        for i in range(n):
+            low, high, axes = interval(i < truth, i < given)
+            made.append([0.25, low, high, 0.5, 1.0, axes])
+        return made
+    if kind == "null":
+        rejected = REJECTED.get((name, trait), 5)
+        return [[0.0, -1.0, 1.0, 0.01 if i < rejected else 0.5, 1.0, 0.0] for i in range(100)]
+    if kind == "nothing":
+        valid = 0 if rest == "96" else 10
+        return [[0.0, -1.0, 1.0, 0.01 if i < 5 else 0.5, float(i < valid), None] for i in range(100)]
+    if kind == "matrix":
+        own = study.TURNED.get(rest, (0.0, ""))[1] == trait
+        mean, valid = (
+            MEANS.get((rest, trait), 3.0 if own else 1.0),
+            8 if (rest, trait) == ("drift", "dampening") else 20,
+        )
+        return [[mean, mean - 1, mean + 1, 0.01, float(i < valid), mean] for i in range(20)]
+    return [[0.1 * i, 0.0, 1.0, 0.01 * i, 1.0, 0.5] for i in range(10)]
+
+
+@pytest.fixture(scope="module")
+def handmade(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of all cells whose numbers are known."""
+    folder = tmp_path_factory.mktemp("handmade")
+    for cell in study.cells():
+        table = {t: handmade_numbers(cell.name, t) for t in ESTIMANDS}
+        rows = zip(*table.values(), strict=True)
+        lines = (line(cell, s, dict(zip(table, row, strict=True))) for s, row in enumerate(rows))
+        (folder / f"{cell.name}.jsonl").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture
+def page(small: list[Cell], handmade: Path) -> list[list[list[str]]]:
+    """The tables of the page of the handmade study: for each its rows, header first."""
+    text = report.to_markdown(summaries(handmade))
+    found = []
+    for part in text.split("\n\n"):
+        rows = [[c.strip() for c in row.strip("|").split("|")] for row in part.splitlines() if row.startswith("|")]
+        if rows:
+            found.append([rows[0], *rows[2:]])
+    assert len(found) == 3
+    return found
+
+
+def bold(table: list[list[str]]) -> dict[tuple[str, ...], list[int]]:
+    """Columns that are marked, by the keys of their row: its trait and size, or its knob."""
+    keys = table[0].index("scenarios") + 1 if "scenarios" in table[0] else 1
+    marked = {tuple(row[:keys]): [i for i, c in enumerate(row) if "**" in c] for row in table[1:]}
+    return {k: v for k, v in marked.items() if v}
+
+
+def test_the_report_is_complete_and_the_same_twice(small: list[Cell], handmade: Path, tmp_path: Path) -> None:
+    """All cells: a page, strict JSON and four figures as SVG and PNG, which are what they say; byte for byte again."""
+    first, second = (report.write(handmade, tmp_path / name) for name in "ab")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert {p.relative_to(tmp_path / "a") for p in first} == {p.relative_to(tmp_path / "b") for p in second}
+    wanted = {f"figures/calibration-{f}.{suffix}" for f in FIGURES for suffix in ("svg", "png")}
+    files = contents(tmp_path / "a")
+    assert set(files) == {"calibration.md", "calibration.json", *wanted}
+    assert {p.relative_to(tmp_path / "a").as_posix() for p in first} == set(files)
+    for name in wanted:
+        if name.endswith("png"):
+            assert files[name].startswith(b"\x89PNG")
+        else:
+            assert ElementTree.fromstring(files[name]).tag.endswith("svg")
+    links = re.findall(r"!\[[^]]*\]\(([^)]*)\)", files["calibration.md"].decode())
+    assert sorted(links) == sorted(f"figures/calibration-{f}.svg" for f in FIGURES)
+    rows = json.loads(files["calibration.json"], parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
+    assert [(r["cell"], r["trait"]) for r in rows] == [(c.name, t) for c in small for t in ESTIMANDS]
+    by = {(r["cell"], r["trait"]): r for r in rows}
+    assert by["coverage-24", "dampening"]["conditional"] == 0.8
+    assert by["null-24", "joy_bias"]["rejected"] == 0.3
+    assert by["nothing-96", "dampening"]["mean"] is None
+
+
+def test_the_page_tells_the_most_replicates(small: list[Cell], handmade: Path) -> None:
+    """The largest number of replicates of a condition stands in the text."""
+    assert "up to 100 replicates" in report.to_markdown(summaries(handmade))
+
+
+def test_missed_coverage_is_marked(page: list[list[list[str]]]) -> None:
+    """.80 of 100 is out of .94 to .96 by more than two errors of .040, and 1.00 of 100 by more than two of .013; .95
+    is not, nor is 1.00 of 20. Nothing else is marked."""
+    table = page[0]
+    rows = {tuple(r[:2]): r for r in table[1:]}
+    assert len(rows) == len(table) - 1 == len(ESTIMANDS) * 3
+    assert bold(table) == {("dampening", "24"): [6], ("joy_bias", "96"): [5], ("half_life", "96"): [5, 6]}
+    assert rows["dampening", "24"][5:] == ["0.950 ± 0.024", "**0.800 ± 0.040** missed"]
+    assert rows["joy_bias", "96"][5] == "**0.800 ± 0.040** missed"
+    assert rows["half_life", "96"][5:] == ["**1.000 ± 0.013** missed"] * 2
+    assert rows["half_life", "192"][5:] == ["1.000 ± 0.056"] * 2
+    for row in rows.values():  # all estimates are .25
+        assert float(row[3]) == pytest.approx(0.25 - float(row[2]), abs=1.01e-3)
+        assert row[4] == "0.000"
+
+
+def test_false_rejections_are_marked(page: list[list[list[str]]]) -> None:
+    """.30 and 0 of 100 miss .04 to .06 by more than two errors, .05 does not; traits that the plain phantom has are
+    not judged; without emotion, rejections are counted among all replicates."""
+    table = page[1]
+    rows = {tuple(r[:2]): r[2:] for r in table[1:]}
+    assert bold(table) == {("joy_bias", "24"): [2], ("tail_retention", "96"): [2]}
+    assert rows["joy_bias", "24"] == ["**0.300 ± 0.045** missed", "0.050 (valid 0.10)"]
+    assert rows["tail_retention", "96"] == ["**0.000 ± 0.013** missed", "0.000 (valid 0.00)"]
+    assert rows["dampening", "192"] == ["0.050 ± 0.025", "0.050 (valid 0.10)"]
+    judged = {trait for (trait, _), row in rows.items() if row[0] != "not null there"}
+    assert judged == {"joy_bias", "dampening", "shock_absorption", "tail_retention"}
+
+
+def test_what_moves_other_traits_is_marked(page: list[list[list[str]]]) -> None:
+    """Changes over that of the own knob: .04 passes, .25 and -.10 are marked, the diagonal is 1 and never marked; an
+    estimate that is mostly invalid is called so and not judged."""
+    table = page[2]
+    rows = {r[0].split(" = ")[0]: dict(zip(table[0][1:], r[1:], strict=True)) for r in table[1:]}
+    assert [r[0] for r in table[1:]] == [f"{k} = {v:g}" for k, (v, _) in study.TURNED.items()]
+    assert set(bold(table)) == {("tint = 5",), ("rogue = 90",)}
+    moved = {(k, t): v for k, row in rows.items() for t, v in row.items() if v != "+0.00"}
+    own = {(knob, trait): "+1.00" for knob, (_, trait) in study.TURNED.items() if trait}
+    assert moved == own | {
+        ("persona", "dampening"): "+0.04",
+        ("tint", "joy_bias"): "**+0.25**",
+        ("rogue", "tail_retention"): "**-0.10**",
+        ("drift", "dampening"): "+2.00 (invalid)",
+    }
+
+
+#: Parts of a study, by the cells that are there, and the figures that can be made of them.
+PARTS: dict[str, tuple[str, set[str]]] = {
+    "nothing at all": ("^$", set()),
+    "one size of coverage": ("coverage-96", {"coverage"}),
+    "nulls": ("null", set()),
+    "plain nulls, a size without emotion": ("null|nothing-24", set()),
+    "no base": ("matrix-(?!base)", {"matrix"}),
+    "base only": ("matrix-base", set()),
+    "one knob": ("matrix-(base|tint)", {"matrix"}),
+    "one dose": ("dose-absorption-0.2", {"recovered", "power"}),
+}
+
+
+@pytest.fixture(params=PARTS)
+def part(request: pytest.FixtureRequest, small: list[Cell], handmade: Path, tmp_path: Path) -> Iterator[Path]:
+    """A part of the handmade study, with the report on it beside it."""
+    (tmp_path / "study").mkdir()
+    for path in handmade.iterdir():
+        if re.match(PARTS[request.param][0], path.stem):
+            (tmp_path / "study" / path.name).write_bytes(path.read_bytes())
+    report.write(tmp_path / "study", tmp_path / "reports")
+    wanted = PARTS[request.param][1]
+    assert {p.stem for p in (tmp_path / "reports" / "figures").iterdir()} == {f"calibration-{f}" for f in wanted}
+    return tmp_path
+
+
+def test_a_study_under_way_is_reported(part: Path) -> None:
+    """Where cells are missing the page shows the others: only their figures, strict JSON of exactly their rows."""
+    text = (part / "reports" / "calibration.json").read_text(encoding="utf-8")
+    rows = json.loads(text, parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
+    assert {r["cell"] for r in rows} == {p.stem for p in (part / "study").iterdir()}
+    assert "nan" not in (part / "reports" / "calibration.md").read_text(encoding="utf-8").lower()
+
+
+@pytest.mark.xfail(strict=True, reason="to_markdown links all four figures, also those that write() did not make")
+def test_the_page_shows_no_figure_that_is_not_there(part: Path) -> None:
+    """Every picture on the page of an incomplete study is a file."""
+    text = (part / "reports" / "calibration.md").read_text(encoding="utf-8")
+    for link in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):
+        assert (part / "reports" / link).is_file()
+
+
+# --- the command ------------------------------------------------------------------------------------------------
+
+
+def test_calibrate_makes_the_study_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two replicates of two cells and their report, whose files are named on stdout; again: no further replicate and
+    the same bytes; with three: one more of each cell."""
+    tiny = [Cell("coverage-24", MIXED, 6), Cell("null-24", PLAIN, 6)]
+    for module in (study, report):
+        monkeypatch.setattr(module, "cells", lambda: tiny)
+
+    def lines(replicates: int) -> dict[str, list[str]]:
+        done = CliRunner().invoke(app, ["calibrate", "--output", str(tmp_path), "--replicates", str(replicates)])
+        assert done.exit_code == 0, done.output
+        named = [tmp_path / row for row in done.stdout.splitlines()]
+        assert set(named) == {p for p in (tmp_path / "reports").rglob("*") if p.is_file()}
+        return {p.name: p.read_text().splitlines() for p in (tmp_path / "calibration").iterdir()}
+
+    first = lines(2)
+    assert {name: len(rows) for name, rows in first.items()} == {"coverage-24.jsonl": 2, "null-24.jsonl": 2}
+    assert set(json.loads(first["null-24.jsonl"][0])["traits"]) == set(ESTIMANDS)
+    assert sorted(contents(tmp_path / "reports")) == [
+        "calibration.json", "calibration.md", "figures/calibration-coverage.png", "figures/calibration-coverage.svg"
+    ]  # fmt: skip
+    everything = contents(tmp_path)
+    assert lines(2) == first
+    assert contents(tmp_path) == everything
+    more = lines(3)
+    assert {name: rows[:2] for name, rows in more.items()} == first
+    assert {len(rows) for rows in more.values()} == {3}
+
+
+def test_one_replicate_is_too_few(tmp_path: Path) -> None:
+    """A single replicate has no spread: refused as wrong usage, nothing is made."""
+    done = CliRunner().invoke(app, ["calibrate", "--output", str(tmp_path), "--replicates", "1"])
+    assert done.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
