@@ -28,7 +28,7 @@ from llmct_bench.traits import estimate_all, measure, raw_summary, unavailable
 #: again. ``error``: stop when a result lies where one would be written.
 Existing = Literal["skip", "overwrite", "error"]
 #: Scenarios per suite of each preset; 0 = all.
-PRESETS = {"quick": 12, "standard": 24, "full": 0}
+PRESETS = {"quick": 12, "standard": 48, "full": 0}
 
 
 class Progress(Protocol):

@@ -8,15 +8,27 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from llmct_bench import __version__
+from llmct_bench.commands import models, suites
+from llmct_bench.commands.options import (
+    ERRORS,
+    AsJson,
+    Bars,
+    Device,
+    Dtype,
+    Models,
+    Offline,
+    Output,
+    Pickle,
+    RemoteCode,
+    Suites,
+    print_table,
+)
 from llmct_bench.errors import LlmctError
 
 app = typer.Typer(
@@ -26,47 +38,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-models_app = typer.Typer(help="The registry of models.", no_args_is_help=True)
-suites_app = typer.Typer(help="The prompt suites.", no_args_is_help=True)
-app.add_typer(models_app, name="models")
-app.add_typer(suites_app, name="suites")
-_err = Console(stderr=True)
-
-Models = Annotated[
-    str, typer.Option(help="Comma-separated names, Hub ids or local folders; default: the phantom panel.")
-]
-Suites = Annotated[str, typer.Option(help="Comma-separated names or folders; default: all shipped suites.")]
-Output = Annotated[Path, typer.Option(help="Folder for results/ and reports/.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
-Offline = Annotated[bool, typer.Option(help="Use the local cache only.")]
-RemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that a checkpoint brings along.")]
-Pickle = Annotated[bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors.")]
-
-
-class _Bars:
-    """Progress of the main job: one bar for the scan under way."""
-
-    def __init__(self) -> None:
-        self.bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[total_text]}"),
-            TimeElapsedColumn(),
-            console=_err,
-        )
-        self._task: Any = None
-
-    def start(self, task: str, tokens: int, unit: str = "tokens") -> None:
-        self._task = self.bars.add_task(task, total=tokens, total_text=f"{tokens} {unit}")
-
-    def advance(self, tokens: int) -> None:
-        self.bars.advance(self._task, tokens)
-
-    def message(self, text: str) -> None:
-        self.bars.console.print(text, highlight=False, markup=False)
+app.add_typer(models.app, name="models")
+app.add_typer(suites.app, name="suites")
 
 
 @app.command()
@@ -74,7 +47,7 @@ def run(
     models: Models = "",
     suites: Suites = "",
     output: Output = Path("."),
-    preset: Annotated[str, typer.Option(help="quick (12 scenarios a suite), standard (24), full (all).")] = "full",
+    preset: Annotated[str, typer.Option(help="quick (12 scenarios a suite), standard (48), full (all).")] = "full",
     limit: Annotated[int, typer.Option(help="Scenarios per trait suite; overrides the preset.", min=0)] = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -100,9 +73,9 @@ def run(
 
     def failure(name: str, error: LlmctError) -> None:
         failed.append(name)
-        _err.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        ERRORS.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
 
-    bars = _Bars()
+    bars = Bars()
     with bars.bars:
         board = run_job(
             _split(models) or None,
@@ -157,7 +130,7 @@ def scan(
         nearest = max(raw, key=lambda c: row[c], default="")
         cells = [row["message"], row["role"], row["stage"], *(f"{row[e]:+.2f}" for e in header[3:7])]
         rows.append([*cells, *([f"{nearest.removeprefix('raw_')} {row[nearest]:.3f}"] if raw else [])])
-    _print_table(rows, header)
+    print_table(rows, header)
     minus = ", minus the control's" if read.control else " (no control: drift is not taken away)"
     print(f"scores in neutral SD at point {found.point}{minus}; raw: cosine of the last state, seed-compatible")
     if output is not None:
@@ -197,7 +170,7 @@ def calibrate(
     from llmct_bench.calibration.study import run_study
 
     wanted = planned(7 if quick else replicates)
-    bars = _Bars()
+    bars = Bars()
     with bars.bars:
         bars.start("replicates", sum(wanted.values()), "")
         run_study(output / "calibration", lambda c: wanted[c.name], lambda _, n: bars.advance(n))
@@ -205,233 +178,8 @@ def calibrate(
         print(path)
 
 
-@models_app.command("list")
-def models_list(
-    family: Annotated[str, typer.Option(help="Family prefix, for example qwen.")] = "",
-    stage: Annotated[str, typer.Option(help="base, instruct, sft, dpo, rl.")] = "",
-    attention: Annotated[str, typer.Option(help="MHA, GQA, MQA, MLA, hybrid, recurrent.")] = "",
-    max_params: Annotated[float, typer.Option(help="Largest size in billions of parameters.")] = 0.0,
-    as_json: AsJson = False,
-) -> None:
-    """List the registry."""
-    from llmct_bench.models.cards import find_models
-
-    cards = find_models(family, stage, attention, max_params)
-    if as_json:
-        print(json.dumps([_card_json(c) for c in cards]))
-        return
-    header = ["name", "size", "blocks", "width", "attention", "stage", "licence", "released"]
-    rows = [
-        [c.name, f"{c.params_b:.3g} B", c.layers, c.d_model, c.attention, c.stage, c.licence, c.released] for c in cards
-    ]
-    _print_table(rows, header)
-    print(f"{len(cards)} models")
-
-
-@models_app.command("show")
-def models_show(name: str, as_json: AsJson = False) -> None:
-    """Show one card, or the nearest names."""
-    from llmct_bench.models.cards import get_model
-
-    data = _card_json(get_model(name))
-    if as_json:
-        print(json.dumps(data))
-        return
-    for key, value in data.items():
-        if value not in ("", 0, None):
-            print(f"{key:12} {value}")
-
-
-@models_app.command("certify")
-def models_certify(
-    name: str,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    offline: Offline = False,
-    trust_remote_code: RemoteCode = False,
-    allow_pickle: Pickle = False,
-    as_json: AsJson = False,
-) -> None:
-    """Run the adapter certificate: measured errors beside tolerances."""
-    from llmct_bench.adapters import CHECKS, certify, load
-    from llmct_bench.models import LoadOptions
-
-    certificate = certify(load(name, LoadOptions(device, dtype, offline, trust_remote_code, allow_pickle)))
-    if as_json:
-        print(json.dumps(certificate.to_json()))
-    else:
-        for check in certificate.checks:
-            limit = "" if check.required else " (a limit of the model, not needed here)"
-            print(f"{'passed' if check.passed else 'FAILED'}  {check}: {CHECKS[check.name]}{limit}")
-        print(f"noise floor: {certificate.floor:.1e} of the largest state")
-    if not certificate.passed:
-        raise typer.Exit(1)
-
-
-@models_app.command("architectures")
-def models_architectures(
-    types: Annotated[
-        list[str] | None, typer.Argument(help="Model types; default: all that transformers knows.")
-    ] = None,
-    to: Annotated[Path | None, typer.Option(help="Write the page here (Markdown).")] = None,
-) -> None:
-    """Certify every architecture that transformers knows, at tiny random size (about a minute)."""
-    import torch
-
-    from llmct_bench.adapters.coverage import model_types, sweep, write_page
-
-    unknown = sorted(set(types or ()) - set(model_types()))
-    if unknown:
-        raise typer.BadParameter(f"no causal language model in this transformers: {', '.join(unknown)}")
-    torch.set_num_threads(1)  # models this small are slower on several threads
-    rows = sweep(types, lambda row: print(f"{row.model_type:28} {row.status:14} {row.reason}", flush=True))
-    counts = {status: sum(r.status == status for r in rows) for status in dict.fromkeys(r.status for r in rows)}
-    print(", ".join(f"{n} {status}" for status, n in counts.items()))
-    if to is not None:
-        print(write_page(rows, to))
-    if counts.get("failed"):
-        raise typer.Exit(1)
-
-
-@suites_app.command("list")
-def suites_list(as_json: AsJson = False) -> None:
-    """List the shipped suites; those sampled from other data sets are not fetched."""
-    from llmct_bench.suites import get_card, get_suite, list_suites
-
-    rows = []
-    for name in list_suites():
-        card = get_card(name)
-        rows.append(
-            _suite_json(get_suite(name)) if card.source is None else {**card.model_dump(mode="json"), "name": name}
-        )
-    if as_json:
-        print(json.dumps(rows))
-        return
-    header = ["name", "version", "language", "scenarios", "items", "readouts", "summary"]
-    _print_table([[r.get(k, "sampled" if k == "items" else "") for k in header] for r in rows], header)
-
-
-@suites_app.command("show")
-def suites_show(name: str, as_json: AsJson = False) -> None:
-    """Show a suite's card, counts, what a bag of words makes of it, and some items."""
-    from llmct_bench.suites import get_suite
-    from llmct_bench.suites.baseline import bag_of_words
-
-    suite = get_suite(name)
-    data = _suite_json(suite)
-    halves = {"keyworded": True, "keyword-free": False}
-    parts = {title: [i for i in suite.items if i.keyworded is half] for title, half in halves.items()}
-    found = {title: bag_of_words(part) for title, part in parts.items() if part}
-    data["bag_of_words"] = {
-        title: {"items": b.items, "accuracy": b.accuracy.estimate, "low": b.accuracy.low, "high": b.accuracy.high}
-        | {"chance": b.chance, "recall": b.recall}
-        for title, b in found.items()
-        if b is not None
-    }
-    if as_json:
-        print(json.dumps(data))
-        return
-    for key, value in data.items():
-        if key not in ("bag_of_words", "source") and value not in ("", None):
-            print(f"{key:12} {value}")
-    if suite.card.source is not None:
-        print(f"{'source':12} {suite.card.source.name} {suite.card.source.revision}".rstrip())
-    _print_table(_cells(suite), ["emotion", "intensity 0", "1", "2", "3"])
-    for title, b in data["bag_of_words"].items():
-        recall = ", ".join(f"{e} {r:.2f}" for e, r in b["recall"].items())
-        accuracy = f"{b['accuracy']:.3f} [{b['low']:.3f}, {b['high']:.3f}]"
-        print(f"bag of words, {title}: balanced accuracy {accuracy}, chance {b['chance']:.2f}; {recall}")
-    step = max(len(suite.items) // 4, 1)
-    for item in suite.items[::step][:4]:
-        print(f"\n{item.id}")
-        for message in item.messages[-2:]:
-            print(f"  {message.role}: {message.content}")
-
-
-@suites_app.command("check")
-def suites_check(
-    suites: Annotated[list[str] | None, typer.Argument(help="Names or folders; default: all shipped suites.")] = None,
-    tokenizer: Annotated[
-        list[str] | None, typer.Option(help="Also report lengths for this tokenizer (Hub id or folder); repeatable.")
-    ] = None,
-    offline: Offline = False,
-) -> None:
-    """The gate: every defect with file and line. Exit code 1 where there are some."""
-    if offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"
-    from llmct_bench.suites import get_suite, list_suites, shipped_root
-    from llmct_bench.suites.check import check
-
-    defects = 0
-    for name in suites or list_suites():
-        folder = shipped_root() / name if name in list_suites() else Path(name)
-        findings = check(folder)
-        defects += len(findings)
-        for finding in findings:
-            print(finding)
-        print(f"{name}: {len(findings)} defects" if findings else f"{name}: ok")
-        if tokenizer and not findings:
-            suite = get_suite(name)
-            for each in tokenizer:
-                defects += not _print_lengths(suite, each)
-    if defects:
-        raise typer.Exit(1)
-
-
-@suites_app.command("init")
-def suites_init(folder: Path) -> None:
-    """Write a commented skeleton of a suite into a new folder."""
-    from llmct_bench.suites.skeleton import init
-
-    for path in init(folder):
-        print(path)
-    print(f"change it, then: llmct-bench suites check {folder}")
-
-
-def _print_lengths(suite: Any, tokenizer: str) -> bool:
-    from transformers import AutoTokenizer
-
-    from llmct_bench.suites.lengths import token_lengths
-
-    try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer)
-    except (OSError, ValueError) as error:
-        raise LlmctError(f"tokenizer {tokenizer}: {str(error).splitlines()[0]}") from None
-    found = token_lengths(suite.items, loaded, opening=suite.card.design == "retention")
-    ratio = f"item / twin median {found.median:.3f}, middle 95 % {found.low:.2f} to {found.high:.2f}"
-    beyond = f", {found.off:.0%} of the items beyond 10 %"
-    verdict = "" if found.balanced else " NOT BALANCED"
-    twins = ratio + beyond if found.pairs else "no twins"
-    print(f"  {tokenizer}: {twins}; longest conversation {found.longest} tokens{verdict}")
-    return found.balanced
-
-
-def _cells(suite: Any) -> list[list[Any]]:
-    from collections import Counter
-
-    counts = Counter((i.emotion, i.intensity) for i in suite.items)
-    emotions = list(dict.fromkeys(i.emotion for i in suite.items))
-    return [[e, *(counts[e, n] or "" for n in range(4))] for e in emotions]
-
-
 def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _card_json(card: Any) -> dict[str, Any]:
-    data = asdict(card)
-    phantom = data.pop("phantom")
-    return {**data, **({"planted": phantom} if phantom else {})}
-
-
-def _suite_json(suite: Any) -> dict[str, Any]:
-    return {
-        **suite.card.model_dump(mode="json"),
-        "hash": suite.content_hash,
-        "scenarios": len(suite.scenarios),
-        "items": len(suite.items),
-        "readouts": sum(len(i.reads) for i in suite.items),
-    }
 
 
 def _board_json(board: Any) -> list[dict[str, Any]]:
@@ -452,12 +200,6 @@ def _board_json(board: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _print_table(rows: list[list[Any]], header: list[str]) -> None:
-    from tabulate import tabulate
-
-    print(tabulate(rows, header, tablefmt="simple", disable_numparse=True))
-
-
 def _print_board(board: Any) -> None:
     from llmct_bench.leaderboards.markdown import number
 
@@ -472,7 +214,7 @@ def _print_board(board: Any) -> None:
         planted = any(r.truth is not None for r in t.rows)
         header = ["rank", "model", "estimate", "95 % CI", "planted"][: 5 if planted else 4]
         print(f"\n{t.estimand.title} ({t.estimand.unit})")
-        _print_table([r[: len(header)] for r in rows], header)
+        print_table([r[: len(header)] for r in rows], header)
 
 
 def _version(show: bool) -> None:
@@ -497,10 +239,10 @@ def main() -> None:
     try:
         app()
     except LlmctError as error:
-        _err.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        ERRORS.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        _err.print("interrupted: what is stored is kept; run the same command again to go on")
+        ERRORS.print("interrupted: what is stored is kept; run the same command again to go on")
         sys.exit(130)
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+
+import pytest
 
 from llmct_bench.results import ResultCard
 from llmct_bench.suites import Suite, get_suite
@@ -58,3 +63,20 @@ def command(*arguments: object) -> list[str]:
 def shortened() -> list[Suite]:
     """The trait suites at the size that tests can afford: 24 scenarios that phantoms read in each."""
     return [get_suite(name).limited(n) for name, n in (("circumplex", 48), ("shock", 24), ("retention", 24))]
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """All of stdout as strict JSON."""
+        return json.loads(self.out, parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))
+
+
+Cli = Callable[..., Done]

@@ -6,10 +6,9 @@ import copy
 import csv
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from handmade import Cli
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
@@ -27,7 +27,6 @@ from transformers import PreTrainedTokenizerFast
 from llmct_bench.adapters import LoadedModel
 from llmct_bench.affect import AffectFit
 from llmct_bench.benchmark import fitted
-from llmct_bench.cli import main
 from llmct_bench.ctscan import CTScan, ct_scan, get_conversation
 from llmct_bench.emotions import ALL_NAMES, NAMES, lexicon
 from llmct_bench.errors import LlmctError, SuiteError
@@ -417,36 +416,6 @@ def test_words_that_the_tokenizer_does_not_know_are_told(phantom: tuple[LoadedMo
 
 
 # --- the command ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Done]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Runs the entry point in this process."""
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["llmct-bench", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return Done(code, *capsys.readouterr())
-
-    return call
 
 
 def test_scan_prints_one_row_a_message(cli: Cli, scanned: CTScan, tmp_path: Path) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from handmade import Cli, Done
 
-from llmct_bench.cli import main
 from llmct_bench.errors import SuiteError
 from llmct_bench.suites import get_card, get_suite, list_suites, read_folder, shipped_root
 from llmct_bench.suites.check import check
@@ -599,36 +598,6 @@ def test_lemmas_overlap_in_both_directions(fitted: str, scored: str, tmp_path: P
 
 
 # --- the commands -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Done]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Runs the entry point in this process."""
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def call(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["llmct-bench", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return Done(code, *capsys.readouterr())
-
-    return call
 
 
 def test_check_passes_a_sound_suite(cli: Cli, tmp_path: Path) -> None:
