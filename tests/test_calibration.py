@@ -20,6 +20,7 @@ import pytest
 from scipy import stats as sps
 from typer.testing import CliRunner
 
+from llmct_bench.adapters import Point
 from llmct_bench.affect import AffectFit, fit_affect, score
 from llmct_bench.calibration import report, study
 from llmct_bench.calibration.activations import (
@@ -40,6 +41,7 @@ from llmct_bench.calibration.activations import (
 from llmct_bench.calibration.study import NOTHING, PLAIN, Cell, Summary, replicate, run_study, summaries
 from llmct_bench.cli import app
 from llmct_bench.emotions import NAMES, NEUTRAL
+from llmct_bench.scanner import States
 from llmct_bench.scanner.render import INDEX_COLUMNS
 from llmct_bench.suites import get_suite
 from llmct_bench.suites.compose import LAGS
@@ -329,16 +331,25 @@ def test_the_plain_phantom_is_at_the_nulls() -> None:
     assert all(np.isnan(v) for v in nothing.values())
 
 
-def test_separability_is_the_distance_in_noise() -> None:
-    """Mean squared Mahalanobis distance of the emotions' means (dose 2) over the rank of their noise, for all pairs."""
-    axes, _, covariance = directions(Knobs())
-    means, a = 2 * geometry().emotions @ axes[:4].T, axes[:4]
-    values, vectors = np.linalg.eigh(a @ covariance @ a.T)
-    keep = values > 1e-4 * values.max()
-    white = means @ vectors[:, keep] / np.sqrt(values[keep])
-    pairs = [np.sum((white[i] - white[j]) ** 2) for i, j in combinations(range(4), 2)]
-    wanted = np.mean(pairs) / keep.sum()
-    assert planted_traits("circumplex", 6, Knobs())["separability"] == pytest.approx(wanted)
+@pytest.fixture(scope="module")
+def drawn_fit() -> AffectFit:
+    """A fit to a drawn reference, of shipped size."""
+    return fit_affect(draw(reference_index(), BUSY, np.random.default_rng(1)))
+
+
+def test_separability_is_the_distance_in_noise(drawn_fit: AffectFit) -> None:
+    """Mean squared Mahalanobis distance of the emotions' means over the rank of their noise, for all pairs; in the
+    population and along a fit."""
+    items = readouts(*({"emotion": e, "intensity": i} for e in NAMES for i in (1, 2, 3)))
+    for axes, fit in ((directions(BUSY)[0], None), (drawn_fit.directions[0].astype(np.float64), drawn_fit)):
+        a = axes[:4]
+        means = (expected(items, BUSY) @ a.T).reshape(4, 3, 4).mean(axis=1)
+        values, vectors = np.linalg.eigh(a @ neutral_covariance(BUSY) @ a.T)
+        keep = values > 1e-4 * values.max()
+        white = means @ vectors[:, keep] / np.sqrt(values[keep])
+        pairs = [np.sum((white[i] - white[j]) ** 2) for i, j in combinations(range(4), 2)]
+        found = planted_traits("circumplex", 6, BUSY, fit)["separability"]
+        assert found == pytest.approx(np.mean(pairs) / keep.sum())
 
 
 def joy_bias_by_hand(axes: np.ndarray, knobs: Knobs, scenarios: int, draws: int = 20_000) -> float:
@@ -360,12 +371,6 @@ def joy_bias_by_hand(axes: np.ndarray, knobs: Knobs, scenarios: int, draws: int 
     hit, false = np.diag(table), table.sum(axis=0) - np.diag(table)
     lean = (sps.norm.ppf((hit + 0.5) / (n + 1)) + sps.norm.ppf((false + 0.5) / (n.sum() - n + 1))) / 2
     return float(lean[0] - lean[1:].mean())
-
-
-@pytest.fixture(scope="module")
-def drawn_fit() -> AffectFit:
-    """A fit to a drawn reference, of shipped size."""
-    return fit_affect(draw(reference_index(), BUSY, np.random.default_rng(1)))
 
 
 @pytest.mark.xfail(strict=True, reason="truth._joy_bias takes 400 draws: its own error is .03 to .09")
@@ -407,9 +412,8 @@ def test_planted_along_a_fit_is_what_the_fit_makes_of_noise_free_states(design: 
     """Expected states, scored and estimated as drawn ones are, give the truth along the axes. Separability is in
     units of noise, which noise-free states do not have."""
     index = design_index(design, 12)
-    one = np.zeros((len(index), WIDTH))
-    states = draw(index, replace(BUSY, noise=0.0, scenario=0.0), np.random.default_rng(0))
-    states = replace(states, array=(one + expected(index, BUSY)).astype(np.float32)[:, None])
+    array = expected(index, BUSY).astype(np.float32)[:, None]
+    states = States(array, array, index, (Point("resid", 0),), (), None)
     cosine = drawn_fit.role_cosine[drawn_fit.layer.point].tolist()
     made = {t.trait: t for t in estimate_all(measure(score(states, drawn_fit), drawn_fit.layer, cosine), design)}
     found = planted_traits(design, 12, BUSY, drawn_fit)

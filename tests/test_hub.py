@@ -275,5 +275,5 @@ def test_data_set_on_the_hub_equals_the_local_folder(repositories: Path, tmp_pat
 def test_absent_data_set_is_named(hub: Hub, tmp_path: Path) -> None:
     done = python("-c", READ_SUITES.replace("my-suite", "absent"), endpoint=hub.url, home=tmp_path / "home")
     assert done.stderr.splitlines()[-1].startswith(
-        "llmct_bench.errors.SuiteError: no data set 'someone/absent' on the Hub"
+        "llmct_bench.errors.SuiteError: someone/absent: no such data set on the Hub"
     )

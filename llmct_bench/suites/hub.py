@@ -134,7 +134,7 @@ def _reason(chain: list[BaseException]) -> str:
         return any(isinstance(e, kinds) for e in chain)
 
     text = " ".join(str(e) for e in chain)
-    if any_of(GatedRepoError) or "gated" in text.lower():
+    if any_of(GatedRepoError) or "is a gated dataset" in text:
         return " is gated: accept its terms on the Hub and log in with `hf auth login`"
     if any_of(RevisionNotFoundError) or "Revision Not Found" in text or "Invalid rev id" in text:
         return ": the Hub has no such revision"
