@@ -136,7 +136,6 @@ def test_twins_of_retention_share_their_topics() -> None:
         assert other.var() == pytest.approx(2 * (TOPIC_VARIANCE + 1), rel=0.12)
 
 
-@pytest.mark.xfail(strict=True, reason="draw() gives every readout rogue values of its own, its comment shares them")
 def test_twins_of_retention_share_their_rogue_values() -> None:
     """ "Twins share topic and rogue values": in the rogue dimensions twins differ by their noise only."""
     _, own, twin = retention_pairs(Knobs())
@@ -895,7 +894,6 @@ def test_a_study_under_way_is_reported(name: str, small: list[Cell], handmade: P
     assert not re.search(r"\bnan\b", (made / "calibration.md").read_text(encoding="utf-8"))
 
 
-@pytest.mark.xfail(strict=True, reason="to_markdown links all four figures, also those that write() did not make")
 def test_the_page_shows_no_figure_that_is_not_there(small: list[Cell], handmade: Path, tmp_path: Path) -> None:
     """Every picture on the page of an incomplete study is a file."""
     made = write_part("nulls", handmade, tmp_path)

@@ -176,12 +176,12 @@ def draw(index: pd.DataFrame, knobs: Knobs, rng: np.random.Generator) -> States:
     codes, names = pd.factorize(index["scenario"])
     # a turn of a conversation has its own words whatever the opening was: twins share topic and rogue values
     pair = pd.factorize(index["scenario"] + "|" + index["lag"].astype(str) + "|" + index["filler"])[0]
-    shared = rng.normal(size=(pair.max() + 1, TOPICS)) if (index["filler"] != "").any() else None
-    topics = shared[pair] if shared is not None else rng.normal(size=(n, TOPICS))
+    own = pair if (index["filler"] != "").any() else np.arange(n)
+    topics, rogue = rng.normal(size=(n, TOPICS))[own], rng.normal(size=(n, WIDTH))[own]
     noise = knobs.noise * rng.normal(size=(n, WIDTH))
     noise += knobs.scenario * rng.normal(size=(len(names), WIDTH))[codes]
     noise += np.sqrt(TOPIC_VARIANCE) * topics @ g.topics
-    noise += 0.3 * knobs.rogue * rng.normal(size=(n, WIDTH)) * g.rogue
+    noise += 0.3 * knobs.rogue * rogue * g.rogue
     states = (expected(index, knobs) + knobs.norm * noise).astype(np.float32)[:, None, :]
     return States(states, states, index, (Point("resid", 0),), (), None)
 

@@ -28,10 +28,9 @@ _NULL = ("joy_bias", "dampening", "shock_absorption", "tail_retention")
 def write(study: Path, folder: Path) -> list[Path]:
     """Write ``calibration.md``, ``calibration.json`` and ``figures/calibration-*.{svg,png}``."""
     found = summaries(study)
-    figures = {"recovered": _recovered, "coverage": _coverage, "power": _power, "matrix": _matrix}
     written: list[Path] = []
     with drawing(folder / "figures"):
-        for name, draw in figures.items():
+        for name, draw in _FIGURES.items():
             figure = draw(found)
             if figure is not None:
                 written += save(figure, folder / "figures", f"calibration-{name}")
@@ -56,22 +55,22 @@ def to_markdown(found: Sequence[Summary]) -> str:
         "not, the interval is honest about items and says nothing of the error of the axes, which the reference suite "
         "leaves.",
         _coverage_table(found),
-        "![coverage](figures/calibration-coverage.svg)",
+        _link("coverage", found),
         "## How often is an absent trait found?",
         f"A phantom with emotions and nothing else; p ≤ .05 among its valid estimates, {_band(REJECTION)} is asked. "
         "In a phantom without any emotion an estimate is hardly ever valid; what is rejected among all replicates "
         "stands in the last column.",
         _null_table(found),
         "## Is the planted value recovered, and from which size on is it seen?",
-        "![recovered](figures/calibration-recovered.svg)",
-        "![power](figures/calibration-power.svg)",
+        _link("recovered", found),
+        _link("power", found),
         "## Does a knob move its own trait only?",
         "One knob turned at a time; the change of each trait over the change that its own knob makes. "
         f"At most {OFF_DIAGONAL:.0%} is asked beside the diagonal.",
         _matrix_table(found),
-        "![matrix](figures/calibration-matrix.svg)",
+        _link("matrix", found),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(p for p in parts if p) + "\n"
 
 
 def _band(band: tuple[float, float]) -> str:
@@ -255,6 +254,16 @@ def _power(found: Sequence[Summary]) -> Figure | None:
     axes[0, 0].set_ylabel("rejected at .05, 96 scenarios")
     figure.tight_layout()
     return figure
+
+
+_FIGURES = {"recovered": _recovered, "coverage": _coverage, "power": _power, "matrix": _matrix}
+
+
+def _link(name: str, found: Sequence[Summary]) -> str:
+    """A figure, where there are the cells for it."""
+    cells_ = {s.cell.split("-")[0] for s in found}
+    needed = {"coverage": "coverage", "recovered": "dose", "power": "dose", "matrix": "matrix"}[name]
+    return f"![{name}](figures/calibration-{name}.svg)" if needed in cells_ else ""
 
 
 def planned(full: int) -> dict[str, int]:

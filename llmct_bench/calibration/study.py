@@ -144,8 +144,8 @@ def truths(cell: Cell) -> dict[str, float]:
 @dataclass(frozen=True)
 class Summary:
     """Performance of one trait in one cell. ``coverage`` (of the truth), ``conditional`` (of the truth along the axes
-    that were fitted in the replicate) and ``rejected`` are among the valid replicates; their Monte-Carlo errors are
-    sqrt(p (1 - p) / n). ``valid`` is the share of replicates with a valid estimate."""
+    that were fitted in the replicate) and ``rejected`` are among the valid replicates, their Monte-Carlo errors by
+    `error`. ``valid`` is the share of replicates with a valid estimate."""
 
     cell: str
     trait: str
