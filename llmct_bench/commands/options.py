@@ -52,4 +52,5 @@ class Bars:
 
 
 def print_table(rows: list[list[Any]], header: list[str]) -> None:
+    """Print a table; what looks like a number stays as it is written."""
     print(tabulate(rows, header, tablefmt="simple", disable_numparse=True))
