@@ -224,6 +224,8 @@ class _Job:
         vocabulary = self.model.tokenizer.get_vocab()
         words = sorted(vocabulary, key=lambda w: int(vocabulary[w]))
         reference, rendered = (self.session.render(self.model, s) for s in (self.reference, suite))
+        if not rendered.readouts:
+            return {}
         true = planted(spec, words, reference, rendered, suite.card.design)
         return {k: v if math.isfinite(v) else None for k, v in true.items()}
 
