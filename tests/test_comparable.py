@@ -75,7 +75,7 @@ def test_missing_scores_are_said(measured: tuple[ResultStore, ResultCard, Result
 
 
 def test_a_phantom_says_that_it_reads_no_chinese() -> None:
-    """Where a model can read no item, every trait is invalid for that reason, and nothing is planted to compare with."""
+    """Where a model can read no item, every trait is invalid for that reason, and no planted value stands beside it."""
     card = evaluate(load("phantom/neutral"), [get_suite("circumplex-zh").limited(2)])[1]
     assert {t.reason for t in card.traits} == {"the model can read no item (context 4096 tokens)"}
     assert (card.n_readouts, card.truth) == (0, {})
