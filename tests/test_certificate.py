@@ -1058,10 +1058,10 @@ def certificate_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def broken(name: str = NAME) -> LoadedModel:
-    """A phantom whose states depend on the batch."""
+    """A phantom whose states depend on the batch (its third MLP is the first that writes something)."""
     model = load(name)
     assert model.adapter.contributions is not None
-    mlp = model.adapter.contributions.module(model.adapter.blocks[0], "mlp")
+    mlp = model.adapter.contributions.module(model.adapter.blocks[2], "mlp")
     mlp.register_forward_hook(lambda _, args, out: out + out.mean(0, keepdim=True))
     return model
 
