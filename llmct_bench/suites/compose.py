@@ -21,10 +21,13 @@ Part = dict[str, Any]
 
 #: Lags of the retention suite, in exchanges after the opening.
 LAGS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24)
+#: The probe that takes the opening up again comes one exchange after the last lag.
+PROBE_LAG = max(LAGS) + 1
 #: Words that fill the frame of a reference statement without naming an emotion.
 NEUTRAL_WORDS = ("informed", "prepared", "briefed", "neutral")
 _PROMPTS = ("How are things?", "What is the news from you?", "And what about you?")
 _ACKNOWLEDGE = "Thank you for telling me. What would you like to go through next?"
+_PROBE = "Before we stop, please think back to the very first message that I sent you here."
 _BRIDGE_ASSISTANT = "All right. And what else is new?"
 _BRIDGE_USER = "You go first. What is new with you?"
 
@@ -122,8 +125,9 @@ def shock(parts: dict[str, list[Part]]) -> Iterator[Item]:
 
 def retention(parts: dict[str, list[Part]]) -> Iterator[Item]:
     """Episode x opening (emotional, neutral) x filler length (short, long), read on the user's message at every
-    lag of `LAGS`. Both openings are followed by identical exchanges; each episode meets the fillers in an order
-    of its own (a stride of 5 through the bank), so that no filler sits at one lag."""
+    lag of `LAGS` and on a last message that takes the opening up again without naming anything in it (the probe, at
+    `PROBE_LAG`). Both openings are followed by identical exchanges; each episode meets the fillers in an order of its
+    own (a stride of 5 through the bank), so that no filler sits at one lag."""
     fillers = parts["fillers"]
     for e, part in enumerate(parts["episodes"]):
         order = [fillers[(7 * e + 5 * k) % len(fillers)] for k in range(1, max(LAGS) + 1)]
@@ -133,14 +137,15 @@ def retention(parts: dict[str, list[Part]]) -> Iterator[Item]:
                 messages = [_user(part[opening]), _assistant(_ACKNOWLEDGE)]
                 for filler in order:
                     messages += [_user(filler[length][0]), _assistant(filler[length][1])]
+                messages.append(_user(_PROBE))
                 emotional = opening != NEUTRAL
                 yield Item(
                     id=f"{stem}/{opening}",
                     scenario=part["scenario"],
                     emotion=part["emotion"],
                     intensity=3 if emotional else 0,
-                    messages=tuple(messages[: 2 * max(LAGS) + 1]),
-                    reads=tuple(2 * k for k in LAGS),
+                    messages=tuple(messages),
+                    reads=tuple(2 * k for k in (*LAGS, PROBE_LAG)),
                     twin=f"{stem}/{NEUTRAL}" if emotional else "",
                     filler=length,
                 )
