@@ -79,8 +79,16 @@ class Session:
 
     def project(self, model: LoadedModel, suite: Suite, fit: AffectFit) -> Projections:
         """Project a suite on a fit inside the pass, telling the progress."""
-        shown = {"rendered": self._start(model, suite), "budget": self.budget, "progress": self.progress.advance}
-        return scan_projected(model, suite, fit.directions, fit.references, **shown)  # type: ignore[arg-type]
+        return scan_projected(
+            model,
+            suite,
+            fit.directions,
+            fit.references,
+            parts=(fit.layer.point, fit.versions.parts),
+            rendered=self._start(model, suite),
+            budget=self.budget,
+            progress=self.progress.advance,
+        )
 
     def _start(self, model: LoadedModel, suite: Suite) -> Rendered:
         rendered = self.render(model, suite)

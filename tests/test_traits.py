@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmct_bench.affect import Scores
 from llmct_bench.emotions import BY_NAME, NAMES
-from llmct_bench.traits import ESTIMANDS, Measurement, TraitEstimate
-from llmct_bench.traits.joy_bias import bias, decide
+from llmct_bench.traits import ESTIMANDS, Layout, Measurement, TraitEstimate
+from llmct_bench.traits.joy_bias import bias, decisions
 
 COLUMNS = (*NAMES, "valence", "arousal")
 
@@ -24,8 +23,8 @@ def measurement(rows: list[dict]) -> Measurement:
              "template": "", "context": "", "filler": "", "twin": "", "role": "user", "lag": 0,
              "tokens": 0.0}  # fmt: skip
     frame = pd.DataFrame([{**blank, **dict.fromkeys(COLUMNS, 0.0), **r} for r in rows])
-    index, values = frame[list(blank)], frame[list(COLUMNS)].to_numpy()[:, None, :]
-    return Measurement(frame, Scores(values, np.zeros((len(frame), 1, 4)), index, COLUMNS), 0, 0.5)
+    values = frame[list(COLUMNS)].to_numpy()
+    return Measurement(Layout(frame[list(blank)]), values, COLUMNS, values[:, None, :], 0.5)
 
 
 def estimate(trait: str, rows: list[dict]) -> TraitEstimate:
@@ -168,8 +167,12 @@ def test_joy_bias_has_the_sign_of_the_lean() -> None:
 def test_a_constant_on_every_score_does_not_move_decisions() -> None:
     """Nearest-centroid decisions have no origin: adding the same vector to all items changes nothing."""
     m = measurement(circumplex_rows({"joy": 1.0}))
-    p = m.frame[list(NAMES)].to_numpy()
-    assert np.array_equal(decide(p, m.frame), decide(p + np.array([9.0, -3.0, 0.5, 2.0]), m.frame))
+    design, everything = decisions(m.layout.index), np.ones((1, 24))
+    moved = m.values + np.array([9.0, -3.0, 0.5, 2.0, 0.0, 0.0])
+    assert np.array_equal(design.decide(m.values), design.decide(moved))
+    np.testing.assert_allclose(
+        design.expected(m.values, everything), design.expected(moved, everything), rtol=1e-6, atol=1e-9
+    )
 
 
 def test_bias_of_a_symmetric_table_is_zero_and_signed_otherwise() -> None:

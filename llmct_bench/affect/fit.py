@@ -6,6 +6,10 @@ arXiv:1702.01417). An emotion axis is the difference of means v_e = unit(mean_e 
 <z, v_e> / sigma_e, sigma_e the standard deviation of held-out (DEV) neutral projections: the unit is the neutral SD.
 All of that is linear in h, so a fit is one direction per point and emotion plus one offset per role.
 
+The axes and their unit are estimates: from a few words per emotion, and from a few topics. What a score would be
+without one of these is again a linear mix of projections on the words' own means (`Versions`), so that the error of
+the axes can be carried into every interval without another pass. The metric (mu, D, P_perp) is taken as given.
+
 mu is fitted per role; D, P_perp and sigma are pooled over the roles, because a role of its own unit would hide or
 feign a difference of gain between the roles.
 """
@@ -32,8 +36,26 @@ Floats = NDArray[np.float64]
 PLANE = ("valence", "arousal")
 #: Share of the neutral variance whose leading components are removed.
 NUISANCE_SHARE = 0.5
+#: Groups in which wordings of one cell, and held-out topics, are left out: all that there are, up to so many.
+_MOST_UNITS, _TOPIC_GROUPS = 6, 8
 #: Dimensions that hardly vary in neutral text are not allowed to blow up: D is at least this share of its median.
 _FLOOR = 0.05
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The axes at the chosen point with one unit of the reference left out at a time.
+
+    ``parts`` (n_parts, d_model) float32: the means of the reference's wordings (one emotion word in one emotion and
+    intensity), as directions; ``offsets`` (n_roles, n_parts). Scores of version v are (<h, parts> - offset[role]) @
+    mixes[v].T with ``mixes`` (n_versions, n_scores, n_parts). ``strata`` (n_versions,): versions of one stratum leave
+    out units of one sample; the last stratum leaves out held-out topics, from which the unit comes.
+    """
+
+    parts: NDArray[np.float32]
+    offsets: Floats
+    mixes: Floats
+    strata: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -54,6 +76,7 @@ class AffectFit:
     role_cosine: Floats
     layer: LayerChoice
     nuisance_dims: tuple[int, ...]
+    versions: Versions
 
     def save(self, path: Path) -> None:
         """Write as safetensors; everything that is not an array goes into the header."""
@@ -72,6 +95,7 @@ class AffectFit:
             "offsets": self.offsets,
             "references": self.references,
             "role_cosine": self.role_cosine,
+            **{f"versions.{k}": v for k, v in vars(self.versions).items()},
         }
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path, metadata=header)
 
@@ -83,11 +107,13 @@ def load_fit(path: Path) -> AffectFit:
     with safe_open(path, framework="numpy") as file:
         header = json.loads(file.metadata()["fit"])
     arrays = load_file(path)
+    versions = Versions(**{k: arrays.pop(f"versions.{k}") for k in Versions.__dataclass_fields__})
     return AffectFit(
         scores=tuple(header["scores"]),
         roles=tuple(header["roles"]),
         layer=LayerChoice.from_json(header["layer"]),
         nuisance_dims=tuple(header["nuisance_dims"]),
+        versions=versions,
         **arrays,
     )
 
@@ -105,21 +131,21 @@ def fit_affect(states: States) -> AffectFit:
         if missing:
             raise ModelError(f"the reference suite has no {name} items of {', '.join(sorted(missing))} for this model")
     roles = tuple(sorted(index["role"].unique()))
-    per_point = [_fit_point(states.array[:, p], index, roles) for p in range(len(states.points))]
-    directions = np.stack([f[0] for f in per_point])
-    offsets = np.stack([f[1] for f in per_point], axis=1)
-    scores = (*NAMES, *PLANE)
+    metrics = [fit_metric(states.array[:, p], index, roles) for p in range(len(states.points))]
+    axes = [_fit_axes(states.array[:, p], index, metric) for p, metric in enumerate(metrics)]
+    directions, offsets = np.stack([a[0] for a in axes]), np.stack([a[1] for a in axes], axis=1)
     dev = project(states.array[dev_rows.to_numpy()], index[dev_rows], directions, offsets, roles)
     layer = choose_layer(dev[:, :, : len(NAMES)], index[dev_rows])
     return AffectFit(
-        scores,
+        (*NAMES, *PLANE),
         roles,
         directions.astype(np.float32),
         offsets,
         _references(states),
-        np.stack([f[2] for f in per_point]),
+        np.stack([a[2] for a in axes]),
         layer,
-        tuple(f[3] for f in per_point),
+        tuple(len(m.nuisance) for m in metrics),
+        _versions(states.array[:, layer.point], index, metrics[layer.point]),
     )
 
 
@@ -140,41 +166,111 @@ def shift(projections: Floats, index: pd.DataFrame, offsets: Floats, roles: tupl
     unknown = set(index["role"]) - set(roles)
     if unknown:
         raise ModelError(f"no reference items in the role {', '.join(sorted(unknown))}")
-    role = np.array([roles.index(r) for r in index["role"]])
+    role = pd.Categorical(index["role"], categories=list(roles)).codes
     return np.asarray(projections - offsets[role])
 
 
-def _fit_point(
-    h: NDArray[np.float32], index: pd.DataFrame, roles: tuple[str, ...]
-) -> tuple[Floats, Floats, Floats, int]:
+@dataclass(frozen=True)
+class Metric:
+    """What neutral text is like at a point: ``mean`` (d,) by role, ``spread`` (d,), ``nuisance`` (k, d) orthonormal."""
+
+    mean: dict[str, Floats]
+    spread: Floats
+    nuisance: Floats
+
+    def z(self, h: NDArray[np.floating], role: NDArray[np.object_]) -> Floats:
+        """z = P_perp D^-1 (h - mu_role) of states (n, d)."""
+        names, place = np.unique(role, return_inverse=True)
+        z = (h.astype(np.float64) - np.stack([self.mean[r] for r in names])[place]) / self.spread
+        return np.asarray(z - (z @ self.nuisance.T) @ self.nuisance)
+
+
+def fit_metric(h: NDArray[np.floating], index: pd.DataFrame, roles: tuple[str, ...]) -> Metric:
+    """The metric of a point from its states (n, d): the neutral items of the FIT split."""
     h = h.astype(np.float64)
-    split, emotion, role = (index[c].to_numpy() for c in ("split", "emotion", "role"))
-    neutral_fit = (split == "fit") & (emotion == NEUTRAL)
-    mean = {r: h[neutral_fit & (role == r)].mean(axis=0) for r in roles}
-    centred = h - np.stack([mean[r] for r in role])
-    spread = centred[neutral_fit].std(axis=0)
+    neutral = ((index["split"] == "fit") & (index["emotion"] == NEUTRAL)).to_numpy()
+    role = index["role"].to_numpy()
+    mean = {r: h[neutral & (role == r)].mean(axis=0) for r in roles}
+    centred = np.concatenate([h[neutral & (role == r)] - mean[r] for r in roles])
+    spread = centred.std(axis=0)
     spread = np.maximum(spread, _FLOOR * np.median(spread[spread > 0]) if (spread > 0).any() else 1.0)
-    z = centred / spread
-    nuisance = _leading(z[neutral_fit], NUISANCE_SHARE)
-    z = z - (z @ nuisance.T) @ nuisance
+    return Metric(mean, spread, _leading(centred / spread, NUISANCE_SHARE))
+
+
+def _fit_axes(h: NDArray[np.float32], index: pd.DataFrame, metric: Metric) -> tuple[Floats, Floats, Floats]:
+    """Directions (n_scores, d), offsets (n_roles, n_scores) and the cosine between the roles' own axes (n_emotions,)
+    at a point."""
+    split, emotion, role = (index[c].to_numpy() for c in ("split", "emotion", "role"))
+    z = metric.z(h, role)
     axes = _axes(z, split == "fit", emotion)
     held_out = (split == "dev") & (emotion == NEUTRAL)
     sigma = _within(z[held_out] @ axes.T, role[held_out])
     # the axes lie in the complement of the nuisance, so projecting z once more changes nothing
-    direction = axes / spread / sigma[:, None]
-    offsets = np.stack([direction @ mean[r] for r in roles])
+    direction = axes / metric.spread / sigma[:, None]
+    roles = list(metric.mean)
+    offsets = np.stack([direction @ metric.mean[r] for r in roles])
     by_role = [_axes(z, (split == "fit") & (role == r), emotion)[: len(NAMES)] for r in roles]
     cosine = np.abs((by_role[0] * by_role[-1]).sum(axis=1)) if len(roles) > 1 else np.ones(len(NAMES))
-    return direction, offsets, cosine, len(nuisance)
+    return direction, offsets, cosine
+
+
+def _versions(h: NDArray[np.float32], index: pd.DataFrame, metric: Metric) -> Versions:
+    """The wordings of the reference, and what the axes are without each of them."""
+    split, emotion, role = (index[c].to_numpy() for c in ("split", "emotion", "role"))
+    z = metric.z(h, role)
+    where = np.flatnonzero((split == "fit") & np.isin(emotion, NAMES))
+    fit = index.iloc[where]
+    wording = fit["item"].str.rsplit("/", n=1).str[-1].to_numpy()  # .../joy-2-merry
+    units: list[tuple[str, int]] = []  # (emotion, stratum) of each part
+    means, counts, strata = [], [], 0
+    for name in NAMES:
+        for level in sorted(fit.loc[fit["emotion"] == name, "intensity"].unique()):
+            cell = ((fit["emotion"] == name) & (fit["intensity"] == level)).to_numpy()
+            names, place = np.unique(wording[cell], return_inverse=True)
+            place = place % _MOST_UNITS
+            for unit in range(min(len(names), _MOST_UNITS)):
+                rows = where[cell][place == unit]
+                means.append(z[rows].mean(axis=0))
+                counts.append(float(len(rows)))
+                units.append((name, strata))
+            strata += 1
+    parts, weight = np.stack(means), np.array(counts)
+    owner, stratum = np.array([u[0] for u in units]), np.array([u[1] for u in units])
+
+    def mix(left_out: int | None) -> Floats:
+        """Raw axes (n_scores, n_parts): the cells keep their weights whatever is left out of them."""
+        kept = weight.copy()
+        if left_out is not None:
+            kept[left_out] = 0.0
+        cell = np.array([weight[stratum == s].sum() / max(kept[stratum == s].sum(), 1e-300) for s in stratum])
+        share = kept * cell
+        means = np.stack([np.where(owner == e, share, 0.0) / weight[owner == e].sum() for e in NAMES])
+        return combine(means)
+
+    held_out = (split == "dev") & (emotion == NEUTRAL)
+    seen, place = z[held_out] @ parts.T, role[held_out]
+    topic = pd.factorize(index.loc[held_out, "scenario"])[0] % _TOPIC_GROUPS
+    plain = mix(None)
+    alone = np.array([(stratum == s).sum() > 1 for s in stratum])
+    versions = [(mix(int(u)), _spread(seen, place)) for u in np.flatnonzero(alone)]
+    versions += [(plain, _spread(seen[topic != g], place[topic != g])) for g in np.unique(topic)]
+    labels = np.array([*stratum[alone], *[strata] * len(np.unique(topic))], np.int64)
+    mixes = [m / np.sqrt(np.maximum(np.einsum("kp,pq,kq->k", m, s, m), 1e-24))[:, None] for m, s in versions]
+    direction = parts / metric.spread
+    offsets = np.stack([direction @ metric.mean[r] for r in metric.mean])
+    return Versions(direction.astype(np.float32), offsets, np.stack(mixes), labels)
 
 
 def _axes(z: Floats, rows: NDArray[np.bool_], emotion: NDArray[np.object_]) -> Floats:
     """Unit difference-of-means axes (n_emotions + 2, d): the emotions, valence, arousal."""
-    means = np.stack([z[rows & (emotion == e)].mean(axis=0) for e in NAMES])
-    valence = np.array([BY_NAME[e].valence for e in NAMES]) @ means
-    arousal = np.array([BY_NAME[e].arousal for e in NAMES]) @ means
-    raw = np.concatenate([means - means.mean(axis=0), [valence, arousal]])
+    raw = combine(np.stack([z[rows & (emotion == e)].mean(axis=0) for e in NAMES]))
     return np.asarray(raw / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-12))
+
+
+def combine(means: Floats) -> Floats:
+    """Raw axes (n_emotions + 2, ...) from the means of the emotions: each minus the grand mean, valence, arousal."""
+    plane = [np.array([getattr(BY_NAME[e], k) for e in NAMES]) @ means for k in PLANE]
+    return np.concatenate([means - means.mean(axis=0), plane])
 
 
 def _leading(z: Floats, share: float) -> Floats:
@@ -186,12 +282,14 @@ def _leading(z: Floats, share: float) -> Floats:
 
 def _within(p: Floats, role: NDArray[np.object_]) -> Floats:
     """Pooled within-role standard deviation of each column."""
+    return np.asarray(np.maximum(np.sqrt(np.diag(_spread(p, role))), 1e-12))
+
+
+def _spread(p: Floats, role: NDArray[np.object_]) -> Floats:
+    """Pooled within-role covariance of the columns."""
     names = np.unique(role)
-    residual = p.copy()
-    for r in names:
-        residual[role == r] -= p[role == r].mean(axis=0)
-    sigma = np.sqrt((residual**2).sum(axis=0) / max(len(p) - len(names), 1))
-    return np.asarray(np.maximum(sigma, 1e-12))
+    residual = np.concatenate([p[role == r] - p[role == r].mean(axis=0) for r in names])
+    return np.asarray(residual.T @ residual / max(len(p) - len(names), 1))
 
 
 def _references(states: States) -> NDArray[np.float32]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -16,16 +17,39 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class ScoreVersions:
+    """What the scores at the chosen point would be on other axes (see `affect.fit.Versions`).
+
+    ``parts`` (n_readouts, n_parts): projections on the wordings of the reference, offset taken away; ``mixes``
+    (n_versions, n_scores, n_parts); ``strata`` (n_versions,).
+    """
+
+    parts: Floats
+    mixes: Floats
+    strata: NDArray[np.int64]
+
+    def __iter__(self) -> Iterator[Floats]:
+        """Scores (n_readouts, n_scores) of one version after the other."""
+        for mix in self.mixes:
+            yield self.parts @ mix.T
+
+    def rows(self, keep: NDArray[np.bool_]) -> ScoreVersions:
+        """Those of some readouts."""
+        return replace(self, parts=self.parts[keep])
+
+
+@dataclass(frozen=True)
 class Scores:
     """``values`` (n_readouts, n_points, n_scores): corrected scores in neutral SD, columns ``names``; ``raw``
     (n_readouts, n_points, n_emotions): seed-compatible cosines with the reference prompts, columns ``raw_names``;
-    ``index`` as in `States`."""
+    ``index`` as in `States`; ``versions``: the scores on other axes, where they are known."""
 
     values: Floats
     raw: Floats
     index: pd.DataFrame
     names: tuple[str, ...]
     raw_names: tuple[str, ...] = NAMES
+    versions: ScoreVersions | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """Long table: one row a readout x point, one column a score (``joy``) and a cosine (``raw_joy``)."""
@@ -55,13 +79,22 @@ class Scores:
 def score(states: States, fit: AffectFit) -> Scores:
     """Project scanned states on the fitted axes and take the raw cosines."""
     values = project(states.array, states.index, fit.directions, fit.offsets, fit.roles)
-    return Scores(values, _cosines(states.last, fit.references), states.index, fit.scores)
+    parts = states.array[:, fit.layer.point].astype(np.float64) @ fit.versions.parts.T.astype(np.float64)
+    versions = _versions(parts, states.index, fit)
+    return Scores(values, _cosines(states.last, fit.references), states.index, fit.scores, versions=versions)
 
 
 def from_projections(found: Projections, fit: AffectFit) -> Scores:
-    """The scores of a suite whose projections on ``fit.directions`` and ``fit.references`` were taken in the pass:
-    the same numbers as `score` gives for its states."""
-    return Scores(shift(found.values, found.index, fit.offsets, fit.roles), found.cosines, found.index, fit.scores)
+    """The scores of a suite whose projections on ``fit.directions``, ``fit.references`` and ``fit.versions.parts`` were
+    taken in the pass: the same numbers as `score` gives for its states."""
+    values = shift(found.values, found.index, fit.offsets, fit.roles)
+    return Scores(values, found.cosines, found.index, fit.scores, versions=_versions(found.parts, found.index, fit))
+
+
+def _versions(parts: Floats, index: pd.DataFrame, fit: AffectFit) -> ScoreVersions:
+    v = fit.versions
+    own = shift(parts[:, None, :], index, v.offsets[:, None, :], fit.roles)[:, 0]
+    return ScoreVersions(own, v.mixes, v.strata)
 
 
 def _cosines(last: NDArray[np.float32], references: NDArray[np.float32]) -> Floats:

@@ -9,7 +9,7 @@ of the fit (its neutral covariance is known here), without looking at a drawn st
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,19 +17,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from llmct_bench.adapters import Point
-from llmct_bench.affect import AffectFit, Scores
+from llmct_bench.affect import NUISANCE_SHARE, Metric, combine
 from llmct_bench.calibration.truth import TrueScores, true_traits
-from llmct_bench.emotions import BY_NAME, NAMES, NEUTRAL
+from llmct_bench.emotions import NAMES, NEUTRAL
 from llmct_bench.scanner import States
 from llmct_bench.scanner.render import INDEX_COLUMNS
 from llmct_bench.suites import get_suite
 from llmct_bench.suites.compose import LAGS
-from llmct_bench.traits import Measurement
+from llmct_bench.traits import Layout
 
 Floats = NDArray[np.float64]
 
 WIDTH = 40
 TOPICS, TOPIC_VARIANCE = 3, 30.0
+#: As many scenarios as all emotions and an interval need.
+_FEW = 8
 #: Emotion at which the default mood is off.
 LEVEL_FULL = 2.5
 CONTEXTS = {"calm": "calm", "neutral": "", "positive": "joy", "negative": "anger"}
@@ -88,18 +90,18 @@ def geometry() -> Geometry:
 
 
 @cache
-def reference_index() -> pd.DataFrame:
+def reference_layout() -> Layout:
     """The design of the shipped reference suite."""
     rows = [
         {c: getattr(i, c) for c in INDEX_COLUMNS if c in type(i).model_fields}
         | {"item": i.id, "role": i.messages[-1].role, "read": i.reads[0], "lag": i.reads[0] // 2, "tokens": 1.0}
         for i in get_suite("reference").items
     ]
-    return pd.DataFrame(rows, columns=INDEX_COLUMNS)
+    return Layout(pd.DataFrame(rows, columns=INDEX_COLUMNS))
 
 
 @cache
-def design_index(design: str, scenarios: int) -> pd.DataFrame:
+def design_layout(design: str, scenarios: int) -> Layout:
     """The design of a trait suite with any number of scenarios, crossed as the shipped one is."""
     rows = []
     for s in range(scenarios):
@@ -133,7 +135,7 @@ def design_index(design: str, scenarios: int) -> pd.DataFrame:
                         own = {"emotion": NAMES[s % len(NAMES)], "intensity": 3 if twin else 0, "filler": filler}
                         at: dict[str, Any] = {"lag": lag, "read": 2 * lag, "tokens": 20.0 + step * lag}
                         rows.append(row(f"{name}/{filler}/{opening}", twin=twin, **own, **at))
-    return pd.DataFrame(rows, columns=INDEX_COLUMNS)
+    return Layout(pd.DataFrame(rows, columns=INDEX_COLUMNS))
 
 
 def felt(index: pd.DataFrame, knobs: Knobs) -> Floats:
@@ -152,9 +154,10 @@ def felt(index: pd.DataFrame, knobs: Knobs) -> Floats:
     return out * knobs.gain
 
 
-def expected(index: pd.DataFrame, knobs: Knobs) -> Floats:
+@lru_cache(maxsize=16)
+def expected(layout: Layout, knobs: Knobs) -> Floats:
     """States (n, WIDTH) without noise, topic and scenario."""
-    g = geometry()
+    g, index = geometry(), layout.index
     assistant = (index["role"] == "assistant").to_numpy(np.float64)[:, None]
     turned = np.cos(knobs.rotation) * g.emotions + np.sin(knobs.rotation) * g.rotated
     emotion = felt(index, knobs)
@@ -170,58 +173,51 @@ def neutral_covariance(knobs: Knobs) -> Floats:
     return np.asarray(own + (0.3 * knobs.rogue) ** 2 * np.diag(g.rogue)) * knobs.norm**2
 
 
-def draw(index: pd.DataFrame, knobs: Knobs, rng: np.random.Generator) -> States:
+def draw(layout: Layout, knobs: Knobs, rng: np.random.Generator) -> States:
     """States of a design."""
-    g, n = geometry(), len(index)
-    codes, names = pd.factorize(index["scenario"])
-    # a turn of a conversation has its own words whatever the opening was: twins share topic and rogue values
-    pair = pd.factorize(index["scenario"] + "|" + index["lag"].astype(str) + "|" + index["filler"])[0]
-    own = pair if (index["filler"] != "").any() else np.arange(n)
-    topics, rogue = rng.normal(size=(n, TOPICS))[own], rng.normal(size=(n, WIDTH))[own]
+    g, n = geometry(), len(layout.index)
+    scenario, own = layout.made(_shared)
+    topics, rogue = rng.normal(size=(n, TOPICS))[own], rng.normal(size=(n, 2))[own]
     noise = knobs.noise * rng.normal(size=(n, WIDTH))
-    noise += knobs.scenario * rng.normal(size=(len(names), WIDTH))[codes]
+    noise += (knobs.scenario * rng.normal(size=(scenario.max() + 1, WIDTH)))[scenario]
     noise += np.sqrt(TOPIC_VARIANCE) * topics @ g.topics
-    noise += 0.3 * knobs.rogue * rogue * g.rogue
-    states = (expected(index, knobs) + knobs.norm * noise).astype(np.float32)[:, None, :]
-    return States(states, states, index, (Point("resid", 0),), (), None)
+    noise[:, :2] += 0.3 * knobs.rogue * rogue  # the rogue dimensions
+    states = (expected(layout, knobs) + knobs.norm * noise).astype(np.float32)[:, None, :]
+    return States(states, states, layout.index, (Point("resid", 0),), (), None)
 
 
-def directions(knobs: Knobs) -> tuple[Floats, dict[str, Floats], Floats]:
-    """The fit in the population: directions (n_scores, WIDTH) in neutral SD per unit of h, the neutral mean of each
-    role, and the covariance of one neutral state."""
-    index, covariance = reference_index(), neutral_covariance(knobs)
-    h = expected(index, knobs)
-    fit = (index["split"] == "fit").to_numpy()
-    neutral = (index["emotion"] == NEUTRAL).to_numpy()
+def _shared(index: pd.DataFrame) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Whose scenario's, and whose topic and rogue values a readout has: a turn of a conversation has its own words
+    whatever the opening was, so that twins share them."""
+    scenario = pd.factorize(index["scenario"])[0]
+    turn = pd.factorize(index["scenario"] + "|" + index["lag"].astype(str) + "|" + index["filler"])[0]
+    return scenario, turn if (index["filler"] != "").any() else np.arange(len(index))
+
+
+def directions(knobs: Knobs, metric: Metric | None = None) -> Floats:
+    """The axes in the population: (n_scores, WIDTH) in neutral SD per unit of h, in the population's own metric, or in
+    one that was fitted."""
+    layout, covariance = reference_layout(), neutral_covariance(knobs)
+    index, h = layout.index, expected(layout, knobs)
     role, emotion = index["role"].to_numpy(), index["emotion"].to_numpy()
-    origin = {r: h[fit & neutral & (role == r)].mean(axis=0) for r in np.unique(role)}
-    spread = np.sqrt(np.diag(covariance))
-    z = (h - np.stack([origin[r] for r in role])) / spread
-    values, vectors = np.linalg.eigh(covariance / np.outer(spread, spread))
-    share = np.cumsum(values[::-1]) / values.sum()
-    nuisance = vectors[:, ::-1][:, : int(np.searchsorted(share, 0.5)) + 1]
-    z = z - (z @ nuisance) @ nuisance.T
-    means = np.stack([z[fit & (emotion == e)].mean(axis=0) for e in NAMES])
-    plane = [np.array([getattr(BY_NAME[e], k) for e in NAMES]) @ means for k in ("valence", "arousal")]
-    raw = np.concatenate([means - means.mean(axis=0), plane])
-    axes = raw / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-12)
-    sigma = np.sqrt(np.einsum("kp,pq,kq->k", axes / spread, covariance, axes / spread))
-    return axes / spread / np.maximum(sigma, 1e-12)[:, None], origin, covariance
+    if metric is None:
+        fit, neutral = (index["split"] == "fit").to_numpy(), emotion == NEUTRAL
+        spread = np.sqrt(np.diag(covariance))
+        values, vectors = np.linalg.eigh(covariance / np.outer(spread, spread))
+        share = np.cumsum(values[::-1]) / values.sum()
+        nuisance = vectors[:, ::-1][:, : int(np.searchsorted(share, NUISANCE_SHARE)) + 1].T
+        metric = Metric({r: h[fit & neutral & (role == r)].mean(axis=0) for r in np.unique(role)}, spread, nuisance)
+    z = metric.z(h, role)
+    means = np.stack([z[(emotion == e) & (index["split"] == "fit").to_numpy()].mean(axis=0) for e in NAMES])
+    axes = combine(means) / metric.spread
+    return np.asarray(axes / np.maximum(np.sqrt(np.einsum("kp,pq,kq->k", axes, covariance, axes)), 1e-12)[:, None])
 
 
-def planted_traits(design: str, scenarios: int, knobs: Knobs, fit: AffectFit | None = None) -> dict[str, float]:
-    """The true traits of a design, from the knobs alone; with a ``fit``, as they are along its axes and in its units
-    (what remains of the truth when the axes are taken as given)."""
-    index = design_index(design, scenarios)
-    h, covariance = expected(index, knobs), neutral_covariance(knobs)
-    if fit is None:
-        axes, origin, _ = directions(knobs)
-        values = (h - np.stack([origin[r] for r in index["role"]])) @ axes.T
-    else:
-        axes = fit.directions[0].astype(np.float64)
-        values = h @ axes.T - fit.offsets[[fit.roles.index(r) for r in index["role"]], 0]
-    names = (*NAMES, "valence", "arousal")
-    scores = Scores(values[:, None, :], np.zeros((len(values), 1, len(NAMES))), index, names)
-    frame = pd.concat([index, pd.DataFrame(values, columns=list(names))], axis=1)
+def planted_traits(design: str, scenarios: int, knobs: Knobs, metric: Metric | None = None) -> dict[str, float]:
+    """The true traits of a design with so many scenarios, from the knobs alone; in the metric of a fit (what remains of
+    the truth when the metric is taken as given) or in the population's own."""
+    layout = design_layout(design, _FEW)  # noise-free scenarios are all alike
+    axes = directions(knobs, metric)
     emotions = axes[: len(NAMES)]
-    return true_traits(TrueScores(Measurement(frame, scores, 0, 0.0), emotions @ covariance @ emotions.T), design)
+    true = TrueScores(layout, expected(layout, knobs) @ axes.T, emotions @ neutral_covariance(knobs) @ emotions.T)
+    return true_traits(true, design, scenarios / _FEW)

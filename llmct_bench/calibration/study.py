@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from llmct_bench.affect import fit_affect, score
-from llmct_bench.calibration.activations import Knobs, design_index, draw, planted_traits, reference_index
+from llmct_bench.affect import fit_affect, fit_metric, score
+from llmct_bench.calibration.activations import Knobs, design_layout, draw, planted_traits, reference_layout
 from llmct_bench.traits import ESTIMANDS, estimate_all, measure
 
 DESIGNS = ("circumplex", "shock", "retention")
@@ -72,16 +72,20 @@ def cells() -> list[Cell]:
 
 
 def replicate(cell: Cell, seed: int) -> dict[str, list[float | None]]:
-    """Fit, scores and estimates of one drawn data set: estimate, low, high, p, valid and the truth along the fitted
-    axes of every trait."""
+    """Fit, scores and estimates of one drawn data set: estimate, low, high, p, valid and the truth in the metric of the
+    fit, of every trait."""
     rng = np.random.default_rng([seed, *cell.name.split("-")[0].encode()])  # cells of a kind share their draws
-    fit = fit_affect(draw(reference_index(), cell.knobs, rng))
+    reference = draw(reference_layout(), cell.knobs, rng)
+    fit = fit_affect(reference)
+    metric = fit_metric(reference.array[:, 0], reference.index, fit.roles)
     cosine = fit.role_cosine[fit.layer.point].tolist()
     found: dict[str, list[float | None]] = {}
     for design in DESIGNS:
-        scores = score(draw(design_index(design, cell.scenarios), cell.knobs, rng), fit)
-        given = planted_traits(design, cell.scenarios, cell.knobs, fit)
-        for t in estimate_all(measure(scores, fit.layer, cosine), design):
+        layout = design_layout(design, cell.scenarios)
+        scores = score(draw(layout, cell.knobs, rng), fit)
+        given = planted_traits(design, cell.scenarios, cell.knobs, metric)
+        measured = measure(scores, fit.layer, cosine, layout=layout)
+        for t in estimate_all(measured, design):
             numbers = (t.estimate, t.low, t.high, t.p_value, float(t.valid), given.get(t.trait, math.nan))
             found[t.trait] = [float(v) if math.isfinite(v) else None for v in numbers]
     return found

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import norm, qmc
 
-from llmct_bench.affect import Scores, class_means
+from llmct_bench.affect import PLANE, separable
 from llmct_bench.emotions import BY_NAME, NAMES, NEUTRAL
 from llmct_bench.models import PhantomSpec
 from llmct_bench.models.phantoms.mechanism import loads, word_noise
@@ -23,11 +24,12 @@ from llmct_bench.models.phantoms.truth import axis_noise, axis_states
 from llmct_bench.scanner import Rendered
 from llmct_bench.scanner.trie import chains
 from llmct_bench.stats import crossnobis
-from llmct_bench.traits import ESTIMANDS, Measurement
-from llmct_bench.traits.joy_bias import bias, decision_precision, nearest
+from llmct_bench.traits import ESTIMANDS, Layout, Measurement
+from llmct_bench.traits.joy_bias import bias, decision_precision, decisions
 
 Floats = NDArray[np.float64]
-_DRAWS = 400
+#: Points of a quasi-random sequence on which decisions under noise are averaged: 2 to this power.
+_POINTS = 12
 
 
 @dataclass(frozen=True)
@@ -97,23 +99,25 @@ def true_axes(reference: Felt) -> TrueAxes:
 
 @dataclass(frozen=True)
 class TrueScores:
-    """The noise-free scores of a suite as an estimand sees them, and the covariance (n_emotions, n_emotions) of what
-    the words of its readouts add to the scores of the emotions."""
+    """The noise-free scores (n_readouts, n_scores) of a suite as an estimand sees them, and the covariance (n_emotions,
+    n_emotions) of what noise adds to the scores of the emotions."""
 
-    measurement: Measurement
+    layout: Layout
+    values: Floats
     noise: Floats
+
+    @property
+    def measurement(self) -> Measurement:
+        """As an estimand sees them."""
+        return Measurement(self.layout, self.values, (*NAMES, *PLANE), self.values[:, None, :], 0.0)
 
 
 def true_scores(felt: Felt, axes: TrueAxes) -> TrueScores:
     """Closed-form scores of a suite (keyworded items only: a phantom reads nothing else)."""
     keep = felt.index["keyworded"].to_numpy(bool)
     index = felt.index[keep].reset_index(drop=True)
-    values = axes.scores(felt)[keep]
-    names = (*NAMES, "valence", "arousal")
-    scores = Scores(values[:, None, :], np.zeros((len(values), 1, len(NAMES))), index, names)
-    frame = pd.concat([index, pd.DataFrame(values, columns=list(names))], axis=1)
     emotions = axes.axes[: len(NAMES)]
-    return TrueScores(Measurement(frame, scores, 0, 0.0), np.atleast_2d(np.cov((felt.noise[keep] @ emotions.T).T)))
+    return TrueScores(Layout(index), axes.scores(felt)[keep], np.atleast_2d(np.cov((felt.noise[keep] @ emotions.T).T)))
 
 
 def planted(spec: PhantomSpec, words: list[str], reference: Rendered, suite: Rendered, design: str) -> dict[str, float]:
@@ -121,15 +125,17 @@ def planted(spec: PhantomSpec, words: list[str], reference: Rendered, suite: Ren
     return true_traits(true_scores(feel(suite, words, spec), true_axes(feel(reference, words, spec))), design)
 
 
-def true_traits(true: TrueScores, design: str) -> dict[str, float]:
-    """The true value of every trait of a design; NaN where the trait does not exist (no emotion, say)."""
-    special = {"separability": _separability, "joy_bias": _joy_bias}
+def true_traits(true: TrueScores, design: str, times: float = 1.0) -> dict[str, float]:
+    """The true value of every trait of a design; NaN where the trait does not exist (no emotion, say). ``times``: how
+    often the table stands for itself (joy bias depends slightly on the number of decisions)."""
     out: dict[str, float] = {}
     for estimand in ESTIMANDS.values():
         if estimand.design != design:
             continue
-        if estimand.name in special:
-            out[estimand.name] = special[estimand.name](true)
+        if estimand.name == "separability":
+            out[estimand.name] = _separability(true)
+        elif estimand.name == "joy_bias":
+            out[estimand.name] = _joy_bias(true, times)
         else:
             estimate = estimand.estimate(true.measurement)
             out[estimand.name] = estimate.estimate if estimate.valid else float("nan")
@@ -137,28 +143,35 @@ def true_traits(true: TrueScores, design: str) -> dict[str, float]:
 
 
 def _separability(true: TrueScores) -> float:
-    frame = true.measurement.frame
-    emotional = frame[frame["emotion"].isin(NAMES)]
-    p = emotional[list(NAMES)].to_numpy()
-    cells = emotional.groupby(["emotion", "intensity"])[list(NAMES)].transform("mean").to_numpy()
-    within = (p - cells).T @ (p - cells) / max(len(p) - 3 * len(NAMES), 1) + true.noise
-    means, _ = class_means(p, emotional)
-    return crossnobis(means, np.linalg.pinv(within, rcond=1e-4, hermitian=True))
+    table, p = true.layout.made(separable), true.values[:, : len(NAMES)]
+    own = p[table.rows]
+    residual = own - (table.cells @ own)[table.cell]
+    covariance = residual.T @ residual / max(len(own) - table.cells.shape[0], 1) + true.noise
+    return float(crossnobis(table.class_means(p), np.linalg.pinv(covariance, rcond=1e-4, hermitian=True)))
 
 
-def _joy_bias(true: TrueScores) -> float:
-    """Expected decisions under Gaussian noise: the rates are integrals over the noise, taken on a fixed sample."""
-    frame = true.measurement.frame
-    emotional = frame[frame["emotion"].isin(NAMES)]
-    p, emotion = emotional[list(NAMES)].to_numpy(), emotional["emotion"].to_numpy()
+def _joy_bias(true: TrueScores, times: float) -> float:
+    """Expected decisions under Gaussian noise: the rates are integrals over the noise, taken on a scrambled Sobol
+    sequence; centroids and covariance are exact."""
+    design = true.layout.made(decisions)
+    emotional = design.true >= 0
+    p, label = true.values[design.rows[emotional], : len(NAMES)], design.true[emotional]
     if np.allclose(p, p[0]):
         return float("nan")
-    draws = np.random.default_rng(0).multivariate_normal(np.zeros(len(NAMES)), true.noise, size=_DRAWS, method="svd")
-    centroids = np.stack([p[emotion == e].mean(axis=0) for e in NAMES])
-    noisy = p[:, None, :] + draws
-    precision = decision_precision(noisy.reshape(-1, len(NAMES)), np.repeat(emotion, _DRAWS), centroids)
-    chosen = nearest(noisy, centroids, precision)
-    table = np.zeros((len(NAMES), len(NAMES)))
-    rows = np.repeat([NAMES.index(e) for e in emotion], _DRAWS)
-    np.add.at(table, (rows, chosen.reshape(-1)), 1.0 / _DRAWS)
-    return bias(table)
+    k = len(design.names)
+    centroids = np.stack([p[label == e].mean(axis=0) for e in range(k)])
+    precision = decision_precision(p, label, centroids, true.noise)
+    values, vectors = np.linalg.eigh(true.noise)
+    points = qmc.Sobol(len(values), seed=0).random_base2(_POINTS)
+    draws = norm.ppf(np.clip(points, 1e-12, 1 - 1e-12)) * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
+    # a decision compares linear functions of item plus noise: those of the noise are the same for all items
+    pull = centroids @ precision
+    offset = np.einsum("kp,kp->k", pull, centroids)
+    noise = -2 * draws @ pull.T
+    rows, inverse = np.unique(np.column_stack([p, label]), axis=0, return_inverse=True)
+    count = np.bincount(inverse.ravel()) * times
+    table = np.zeros((k, k))
+    for row, n in zip(rows, count, strict=True):
+        chosen = (noise + (offset - 2 * pull @ row[:-1])).argmin(axis=1)
+        table[int(row[-1])] += n * np.bincount(chosen, minlength=k) / len(chosen)
+    return float(bias(table, design.names.index("joy")))

@@ -1,4 +1,5 @@
-"""Results on disk: ``ROOT/<model>/<revision>/<suite>@<version>/{card.json, scores.parquet}``, and beside them the
+"""Results on disk: ``ROOT/<model>/<revision>/<suite>@<version>/{card.json, scores.parquet,
+versions.safetensors}``, and beside them the
 model's adapter certificates, ``ROOT/<model>/<revision>/certificate-<key>.json``.
 
 A result is written into a temporary folder beside its place and then renamed, so that a place either holds a
@@ -13,18 +14,20 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from llmct_bench.adapters import AdapterCertificate
-from llmct_bench.affect import AffectFit, Scores, load_fit
+from llmct_bench.affect import AffectFit, Scores, ScoreVersions, load_fit
 from llmct_bench.errors import ResultError
 from llmct_bench.results.schema import ResultCard
 
-_CARD, _SCORES, _FIT = "card.json", "scores.parquet", "fit.safetensors"
+_CARD, _SCORES, _VERSIONS, _FIT = "card.json", "scores.parquet", "versions.safetensors", "fit.safetensors"
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class ResultStore:
         try:
             if scores is not None:
                 _compact(scores.to_frame()).to_parquet(scratch / _SCORES, index=False)
+                if scores.versions is not None:
+                    save_file(
+                        {k: np.ascontiguousarray(v) for k, v in vars(scores.versions).items()}, scratch / _VERSIONS
+                    )
             if fit is not None:
                 fit.save(scratch / _FIT)
             (scratch / _CARD).write_text(card.to_json(), encoding="utf-8")
@@ -81,7 +88,15 @@ class ResultStore:
         for column in frame.columns:
             if isinstance(frame[column].dtype, pd.CategoricalDtype):
                 frame[column] = frame[column].astype(str)
-        return Scores.from_frame(frame)
+        try:
+            versions = ScoreVersions(**load_file(path.with_name(_VERSIONS)))
+        except FileNotFoundError:
+            versions = None
+        except (SafetensorError, TypeError) as error:
+            raise ResultError(
+                f"{path.with_name(_VERSIONS)} cannot be read: run the model on {card.suite} again"
+            ) from error
+        return replace(Scores.from_frame(frame), versions=versions)
 
     def fit(self, model: str, commit: str, suite: str) -> AffectFit | None:
         """The stored fit of a reference result; None where it is missing or broken (it is then made again)."""

@@ -57,10 +57,20 @@ class Keep:
 class Project:
     """Keeps projections only: <content, direction> and the cosine of the last token with references."""
 
-    def __init__(self, directions: NDArray[np.floating], references: NDArray[np.floating], readouts: int) -> None:
-        """``directions`` (points, scores, d_model), ``references`` (points, emotions, d_model)."""
+    def __init__(
+        self,
+        directions: NDArray[np.floating],
+        references: NDArray[np.floating],
+        readouts: int,
+        parts: NDArray[np.floating],
+        parts_at: int,
+    ) -> None:
+        """``directions`` (points, scores, d_model), ``references`` (points, emotions, d_model), and further directions
+        ``parts`` (n_parts, d_model) for one point."""
         self._directions, self._references = directions, _unit(np.asarray(references, np.float64))
+        self._parts, self._at = parts, parts_at
         self.values = np.full((readouts, *directions.shape[:2]), np.nan)
+        self.parts = np.full((readouts, len(parts)), np.nan)
         self.cosines = np.full((readouts, *references.shape[:2]), np.nan)
 
     def begin(self, readouts: int, device: torch.device) -> None:
@@ -70,12 +80,17 @@ class Project:
             self._device = device
             self._d = torch.as_tensor(self._directions).to(device, dtype)
             self._r = torch.as_tensor(self._references).to(device, dtype)
+            self._p = torch.as_tensor(self._parts).to(device, dtype)
         self._values = torch.full((readouts, *self.values.shape[1:]), float("nan"), dtype=dtype, device=device)
         self._cosines = torch.full((readouts, *self.cosines.shape[1:]), float("nan"), dtype=dtype, device=device)
+        self._own = torch.full((readouts, self.parts.shape[1]), float("nan"), dtype=dtype, device=device)
 
     def take(self, point: int, content: Tensor, last: Tensor) -> None:
         """Project."""
-        self._values[:, point] = content.to(self._d.dtype) @ self._d[point].T
+        wide = content.to(self._d.dtype)
+        self._values[:, point] = wide @ self._d[point].T
+        if point == self._at:
+            self._own[:] = wide @ self._p.T
         wide = last.to(self._r.dtype)
         norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).clamp_min(1e-12)
         self._cosines[:, point] = (wide / norm) @ self._r[point].T
@@ -84,6 +99,7 @@ class Project:
         """To the host."""
         self.values[where] = self._values.double().cpu().numpy()
         self.cosines[where] = self._cosines.double().cpu().numpy()
+        self.parts[where] = self._own.double().cpu().numpy()
 
 
 class OutOfMemory(ModelError):

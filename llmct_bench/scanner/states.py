@@ -72,10 +72,12 @@ class States:
 @dataclass(frozen=True)
 class Projections:
     """``values`` (n_readouts, n_points, n_scores): content states on directions; ``cosines`` (n_readouts, n_points,
-    n_references): of last tokens with references; both float64. The rest as in `States`."""
+    n_references): of last tokens with references; ``parts`` (n_readouts, n_parts): content states on further directions
+    at one point; all float64. The rest as in `States`."""
 
     values: NDArray[np.float64]
     cosines: NDArray[np.float64]
+    parts: NDArray[np.float64]
     index: pd.DataFrame
     left_out: tuple[str, ...]
     plan: Plan
@@ -125,19 +127,22 @@ def scan_projected(
     directions: NDArray[np.floating],
     references: NDArray[np.floating],
     *,
+    parts: tuple[int, NDArray[np.floating]] | None = None,
     budget: int | None = None,
     rendered: Rendered | None = None,
     progress: Progress = lambda tokens: None,
 ) -> Projections:
     """The projections of a suite's states at every block boundary on ``directions`` (n_points, n_scores, d_model), and
     the cosines of its last tokens with ``references`` (n_points, n_references, d_model), taken inside the pass: the
-    states themselves are never kept. Raises as `scan` does."""
+    states themselves are never kept. ``parts``: a point's number and directions (n_parts, d_model) for this point only.
+    Raises as `scan` does."""
     rendered = _rendered(model, suite, rendered)
     points = model.adapter.residual_points()
-    sink = Project(directions, references, len(rendered.readouts))
+    at, further = parts or (0, np.empty((0, directions.shape[-1])))
+    sink = Project(directions, references, len(rendered.readouts), further, at)
     plan = _run(model, rendered.readouts, points, sink, budget, progress)
     _check(model, points, sink.values, sink.cosines)
-    return Projections(sink.values, sink.cosines, rendered.index, rendered.left_out, plan)
+    return Projections(sink.values, sink.cosines, sink.parts, rendered.index, rendered.left_out, plan)
 
 
 def plan_scan(model: LoadedModel, readouts: Sequence[Readout], budget: int | None = None) -> Plan:

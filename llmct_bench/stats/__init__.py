@@ -4,17 +4,19 @@ The replicate is always the *cluster* (here: a scenario). Values are first reduc
 """
 
 from llmct_bench.stats.clusters import cluster_means, cluster_t, jackknife_t, sign_flip
-from llmct_bench.stats.decay import DecayFit, fit_half_life
+from llmct_bench.stats.decay import DecayFit, fit_half_life, half_lives
 from llmct_bench.stats.decays import Comparison, compare_decays
+from llmct_bench.stats.decisions import decision_rates
 from llmct_bench.stats.distances import crossnobis
 from llmct_bench.stats.equivalence import tost
 from llmct_bench.stats.intervals import MIN_CLUSTERS, Interval
+from llmct_bench.stats.left_out import LeftOut, left_out, t_interval
 from llmct_bench.stats.meta import MetaAnalysis, hartung_knapp
 from llmct_bench.stats.multiplicity import benjamini_hochberg, holm
 from llmct_bench.stats.ranks import rank_intervals
 from llmct_bench.stats.ratio import fieller
 from llmct_bench.stats.reliability import detectable_change, spearman_brown, split_half
-from llmct_bench.stats.resampling import BootstrapT, FlipTest, bootstrap_t, sign_flip_map
+from llmct_bench.stats.resampling import BootstrapT, FlipTest, bootstrap_counts, bootstrap_t, sign_flip_map
 
 __all__ = [
     "MIN_CLUSTERS",
@@ -23,23 +25,29 @@ __all__ = [
     "DecayFit",
     "FlipTest",
     "Interval",
+    "LeftOut",
     "MetaAnalysis",
     "benjamini_hochberg",
+    "bootstrap_counts",
     "bootstrap_t",
     "cluster_means",
     "cluster_t",
     "compare_decays",
     "crossnobis",
+    "decision_rates",
     "detectable_change",
     "fieller",
     "fit_half_life",
+    "half_lives",
     "hartung_knapp",
     "holm",
     "jackknife_t",
+    "left_out",
     "rank_intervals",
     "sign_flip",
     "sign_flip_map",
     "spearman_brown",
     "split_half",
+    "t_interval",
     "tost",
 ]

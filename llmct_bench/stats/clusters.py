@@ -49,21 +49,21 @@ def cluster_t(per_cluster: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half, se, n)
 
 
-def jackknife_t(statistic: Callable[[Floats], float], n_clusters: int, level: float = 0.95) -> tuple[Interval, Floats]:
+def jackknife_t(
+    statistic: Callable[[Floats], ArrayLike], n_clusters: int, level: float = 0.95
+) -> tuple[Interval, Floats]:
     """t interval of any statistic by the delete-one-cluster jackknife.
 
-    ``statistic`` takes weights (n_clusters,) - ones for the estimate, a zero for the cluster that is left out -
-    and returns a float. The pseudo-values n*s - (n-1)*s_(-i) (Tukey 1958; Efron & Stein 1981) are treated as one
-    number per cluster; the interval is centred on the statistic itself. Returns the interval and the
-    pseudo-values (n_clusters,).
+    ``statistic`` takes weights (B, n_clusters), a row of ones for the estimate and rows with one zero for the cluster
+    that is left out, and returns B numbers: all of them are wanted at once. The pseudo-values n*s - (n-1)*s_(-i)
+    (Tukey 1958; Efron & Stein 1981) are treated as one number per cluster; the interval is centred on the statistic
+    itself. Returns the interval and the pseudo-values (n_clusters,).
     """
-    ones = np.ones(n_clusters)
-    estimate = statistic(ones)
-    pseudo = np.empty(n_clusters)
-    for i in range(n_clusters):
-        weights = ones.copy()
-        weights[i] = 0.0
-        pseudo[i] = n_clusters * estimate - (n_clusters - 1) * statistic(weights)
+    weights = np.ones((n_clusters + 1, n_clusters))
+    weights[1:] -= np.eye(n_clusters)
+    values = np.asarray(statistic(weights), dtype=np.float64)
+    estimate = float(values[0])
+    pseudo = n_clusters * estimate - (n_clusters - 1) * values[1:]
     around = cluster_t(pseudo, level)
     half = (around.high - around.low) / 2
     return Interval(estimate, estimate - half, estimate + half, around.se, n_clusters), pseudo

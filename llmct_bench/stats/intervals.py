@@ -16,7 +16,8 @@ class Interval:
     """A point estimate with a confidence interval.
 
     ``low`` and ``high`` are NaN where there are fewer than `MIN_CLUSTERS` clusters and may be infinite (Fieller).
-    ``se`` is the standard error on the scale of the estimate, NaN where it has none.
+    ``se`` is the standard error on the scale of the estimate, NaN where it has none; ``df`` the degrees of freedom of
+    its t interval, by default one less than there are clusters.
     """
 
     estimate: float
@@ -24,6 +25,7 @@ class Interval:
     high: float
     se: float
     n_clusters: int
+    df: float = float("nan")
 
     def excludes(self, value: float) -> bool:
         """True when the interval exists and ``value`` lies outside of it."""
@@ -38,4 +40,5 @@ class Interval:
         none: its ``se`` is only the delta method's); NaN where there is no standard error."""
         if not self.se > 0:
             return float("nan")
-        return float(2 * sps.t.sf(abs(self.estimate - null) / self.se, self.n_clusters - 1))
+        df = self.n_clusters - 1 if math.isnan(self.df) else self.df
+        return float(2 * sps.t.sf(abs(self.estimate - null) / self.se, df))

@@ -9,7 +9,7 @@ from llmct_bench.traits import (
     separability,
     shock_absorption,
 )
-from llmct_bench.traits.estimand import Estimand, Measurement, TraitEstimate, complete, measure, no_estimate
+from llmct_bench.traits.estimand import Estimand, Layout, Measurement, TraitEstimate, complete, measure, no_estimate
 from llmct_bench.traits.raw import raw_summary
 
 ESTIMANDS: dict[str, Estimand] = {
@@ -30,10 +30,13 @@ def estimate_all(measurement: Measurement, design: str) -> list[TraitEstimate]:
     """Every trait that the design of a suite supports. Where fewer than `MIN_CLUSTERS` scenarios are left (in a short
     run, or because the others did not fit into the model's context), all of them are invalid; a circumplex scenario
     counts when it is whole."""
-    frame = complete(measurement.frame) if design == "circumplex" else measurement.frame
-    scenarios = frame["scenario"].nunique()
+    index = measurement.layout.index
+    scenarios = (
+        index["scenario"].iloc[complete(index)].nunique() if design == "circumplex" else index["scenario"].nunique()
+    )
     if scenarios < MIN_CLUSTERS:
-        return unavailable(design, f"{scenarios} scenarios could be read, {MIN_CLUSTERS} are needed")
+        whole = "whole " if design == "circumplex" else ""
+        return unavailable(design, f"{scenarios} {whole}scenarios could be read, {MIN_CLUSTERS} are needed")
     return [e.estimate(measurement) for e in ESTIMANDS.values() if e.design == design]
 
 
@@ -45,6 +48,7 @@ def unavailable(design: str, reason: str) -> list[TraitEstimate]:
 __all__ = [
     "ESTIMANDS",
     "Estimand",
+    "Layout",
     "Measurement",
     "TraitEstimate",
     "estimate_all",

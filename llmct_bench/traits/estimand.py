@@ -4,32 +4,62 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 
-from llmct_bench.affect import LayerChoice, Scores
+from llmct_bench.affect import LayerChoice, Scores, ScoreVersions, averages
 from llmct_bench.emotions import NAMES
-from llmct_bench.stats import MIN_CLUSTERS, Interval
+from llmct_bench.stats import MIN_CLUSTERS, Interval, LeftOut, left_out
 
 Floats = NDArray[np.float64]
+T = TypeVar("T")
+
+
+class Layout:
+    """The factors of a suite's readouts, and what estimands work out from them once, however often the same design is
+    scored (other axes, simulated data)."""
+
+    def __init__(self, index: pd.DataFrame) -> None:
+        self.index = index
+        self._made: dict[Callable[[pd.DataFrame], Any], Any] = {}
+
+    def made(self, build: Callable[[pd.DataFrame], T]) -> T:
+        """``build(index)``, kept."""
+        if build not in self._made:
+            self._made[build] = build(self.index)
+        return cast(T, self._made[build])
 
 
 @dataclass(frozen=True)
 class Measurement:
     """What an estimand sees: the scores of one suite, at the layer that was chosen on other data.
 
-    ``frame``: the suite's index with one column a score (neutral SD) at the chosen point. ``profile``: all points.
+    ``values`` (n_readouts, n_scores) in neutral SD at that layer, columns ``names``; ``profile`` (n_readouts, n_points,
+    n_scores) at all of them; ``versions``: the scores at that layer on other axes.
     """
 
-    frame: pd.DataFrame
-    scores: Scores
-    point: int
+    layout: Layout
+    values: Floats
+    names: tuple[str, ...]
+    profile: Floats
     depth: float
     role_cosine: dict[str, float] = field(default_factory=dict)
+    versions: ScoreVersions | None = None
+
+    def error(self, statistic: Callable[[Floats], ArrayLike]) -> LeftOut | None:
+        """What ``statistic`` of the scores (n_readouts, n_scores) inherits from the axes; None where their versions are
+        not known."""
+        if self.versions is None:
+            return None
+        without = np.array([np.atleast_1d(statistic(v)) for v in self.versions], dtype=np.float64)
+        if not np.isfinite(without).all():
+            return None
+        return left_out(statistic(self.values), without, self.versions.strata)
 
 
 def measure(
@@ -38,19 +68,28 @@ def measure(
     role_cosine: Sequence[float],
     keyworded_only: bool = False,
     without: Collection[str] = (),
+    layout: Layout | None = None,
 ) -> Measurement:
     """The measurement of a suite at a fit's layer; ``role_cosine`` per emotion at that layer. ``keyworded_only`` keeps
     the items that hold lexicon words (phantoms read nothing else); ``without`` names readouts (``ITEM[READ]``) that are
-    left out because another model of the comparison cannot read them."""
+    left out because another model of the comparison cannot read them. ``layout``: of these very readouts, if there is
+    one."""
     keep = scores.index["keyworded"].to_numpy(bool) if keyworded_only else np.ones(len(scores.index), bool)
     if without:
         names = [f"{item}[{read}]" for item, read in zip(scores.index["item"], scores.index["read"], strict=True)]
         keep = keep & ~np.isin(names, list(without))
-    index = scores.index[keep].reset_index(drop=True)
-    kept = replace(scores, values=scores.values[keep], raw=scores.raw[keep], index=index)
-    columns = pd.DataFrame(kept.values[:, layer.point], columns=list(kept.names))
-    cosine = {e: float(c) for e, c in zip(NAMES, role_cosine, strict=True)}
-    return Measurement(pd.concat([index, columns], axis=1), kept, layer.point, layer.depth, cosine)
+    profile, versions = scores.values, scores.versions
+    if not keep.all():
+        profile, versions = profile[keep], versions.rows(keep) if versions is not None else None
+    return Measurement(
+        layout or Layout(scores.index[keep].reset_index(drop=True)),
+        profile[:, layer.point],
+        scores.names,
+        profile,
+        layer.depth,
+        {e: float(c) for e, c in zip(NAMES, role_cosine, strict=True)},
+        versions,
+    )
 
 
 @dataclass(frozen=True)
@@ -58,8 +97,9 @@ class TraitEstimate:
     """The result of one estimand for one model.
 
     ``per_cluster`` holds one (linearised) value a scenario, whose mean is the estimate: models are compared on it
-    pair by pair. ``effect`` is d_z = (estimate - null) / SD over clusters. ``reason`` says why an invalid estimate
-    is invalid. NaN means that there is no such number.
+    pair by pair. ``se`` is the standard error over scenarios and axes, ``se_axes`` the part of the axes. ``effect`` is
+    d_z = (estimate - null) / SD over clusters. ``reason`` says why an invalid estimate is invalid. NaN means that there
+    is no such number.
     """
 
     trait: str
@@ -74,6 +114,7 @@ class TraitEstimate:
     reason: str = ""
     per_cluster: dict[str, float] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
+    se_axes: float = 0.0
 
     @property
     def mdc95(self) -> float:
@@ -92,7 +133,7 @@ class TraitEstimate:
     @staticmethod
     def from_json(data: dict[str, Any]) -> TraitEstimate:
         """Back from `to_json`."""
-        numbers = ("estimate", "low", "high", "se", "p_value", "effect")
+        numbers = ("estimate", "low", "high", "se", "p_value", "effect", "se_axes")
         clusters = {k: _number(v) for k, v in data["per_cluster"].items()}
         return TraitEstimate(**{**data, **{k: _number(data[k]) for k in numbers}, "per_cluster": clusters})
 
@@ -129,16 +170,18 @@ def result(
     p_value: float,
     problems: Sequence[str] = (),
     details: dict[str, Any] | None = None,
+    se_axes: float = 0.0,
 ) -> TraitEstimate:
-    """Assemble a TraitEstimate; the first of ``problems`` (empty strings do not count) makes it invalid."""
+    """Assemble a TraitEstimate; the first of ``problems`` (empty strings do not count) makes it invalid. ``se_axes``:
+    the part of the interval's standard error that is the axes'."""
     reasons = [p for p in problems if p]
     if interval.n_clusters < MIN_CLUSTERS:
         reasons.insert(0, f"{interval.n_clusters} scenarios, {MIN_CLUSTERS} are needed for an interval")
     if not reasons and not math.isfinite(interval.estimate):
         reasons.append("the estimate is not a finite number")
-    spread = interval.se * math.sqrt(max(interval.n_clusters, 1))
-    effect = (interval.estimate - null) / spread if spread > 0 else float("nan")
     values = np.asarray(per_cluster, dtype=np.float64)
+    spread = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+    effect = (interval.estimate - null) / spread if spread > 0 else float("nan")
     return TraitEstimate(
         trait,
         interval.estimate,
@@ -152,6 +195,7 @@ def result(
         reasons[0] if reasons else "",
         {c: float(v) for c, v in zip(clusters, values, strict=True)},
         details or {},
+        se_axes,
     )
 
 
@@ -161,41 +205,72 @@ def no_estimate(trait: str, reason: str) -> TraitEstimate:
     return TraitEstimate(trait, nan, nan, nan, nan, nan, nan, 0, False, reason)
 
 
-def core_emotions(frame: pd.DataFrame) -> tuple[str, ...]:
+def core_emotions(index: pd.DataFrame) -> tuple[str, ...]:
     """The core emotions that a table has, in their order: suites made of other data sets may lack some."""
-    present = set(frame["emotion"])
+    present = set(index["emotion"])
     return tuple(e for e in NAMES if e in present)
 
 
-def complete(frame: pd.DataFrame) -> pd.DataFrame:
+def complete(index: pd.DataFrame) -> NDArray[np.intp]:
     """The rows of the scenarios that still have every emotion x intensity cell (some items may not have fitted into
     the context), so that the design stays balanced."""
-    wanted = frame.groupby(["emotion", "intensity"]).ngroups
-    cells = frame.drop_duplicates(["scenario", "emotion", "intensity"]).groupby("scenario").size()
-    return frame[frame["scenario"].isin(cells.index[cells == wanted])].reset_index(drop=True)
+    wanted = index.groupby(["emotion", "intensity"]).ngroups
+    cells = index.drop_duplicates(["scenario", "emotion", "intensity"]).groupby("scenario").size()
+    return np.flatnonzero(index["scenario"].isin(cells.index[cells == wanted]))
 
 
-def twinned(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """The rows that have a twin, with the twin's value (same item pair, same lag) subtracted from ``columns``. Rows
-    whose twin was left out are left out too."""
-    rows = frame[frame["twin"] != ""]
-    partner = frame.set_index(["item", "lag"])[list(columns)]
-    wanted = pd.MultiIndex.from_frame(rows[["twin", "lag"]])
-    present = wanted.isin(partner.index)
-    rows = rows[present].copy()
-    rows[list(columns)] = rows[list(columns)].to_numpy() - partner.loc[wanted[present]].to_numpy()
-    return rows
+@dataclass(frozen=True)
+class Responses:
+    """The readouts that have a twin, and how a response is read off scores: the score on the readout's own emotion
+    minus that of its twin (same item pair, same lag). Readouts whose twin was left out are left out too. ``index``: the
+    factors of these readouts."""
+
+    index: pd.DataFrame
+    rows: NDArray[np.intp]
+    twins: NDArray[np.intp]
+    axis: NDArray[np.intp]
+
+    def __call__(self, values: Floats) -> Floats:
+        """Responses (n,) from scores (n_readouts, n_scores)."""
+        return np.asarray(values[self.rows, self.axis] - values[self.twins, self.axis])
 
 
-def own_score(frame: pd.DataFrame) -> Floats:
-    """Each row's score on the axis of its own emotion."""
-    table = frame[list(NAMES)].to_numpy(np.float64)
-    return np.asarray(table[np.arange(len(frame)), [NAMES.index(e) for e in frame["emotion"]]])
+def responses(index: pd.DataFrame, among: NDArray[np.bool_] | None = None) -> Responses:
+    """The responses of a table of readouts, or of those ``among`` it (n_readouts,)."""
+    place = {key: i for i, key in enumerate(zip(index["item"], index["lag"], strict=True))}
+    twin = [place.get(key, -1) for key in zip(index["twin"], index["lag"], strict=True)]
+    known = np.array([t >= 0 for t in twin], bool) & (index["twin"] != "").to_numpy()
+    known &= index["emotion"].isin(NAMES).to_numpy()
+    rows = np.flatnonzero(known if among is None else known & among)
+    own = index.iloc[rows].reset_index(drop=True)
+    axis = own["emotion"].map({e: k for k, e in enumerate(NAMES)}).to_numpy(np.intp)
+    return Responses(own, rows, np.array(twin, np.intp)[rows], np.asarray(axis, np.intp))
 
 
-def by_scenario(frame: pd.DataFrame, value: str, across: str) -> pd.DataFrame:
-    """Mean of ``value`` per scenario (rows) and level of ``across`` (columns); incomplete scenarios are dropped."""
-    return frame.pivot_table(index="scenario", columns=across, values=value, aggfunc="mean").dropna()
+@dataclass(frozen=True)
+class Table:
+    """Averages by scenario (rows) and level of a factor (columns); scenarios that lack a level are dropped."""
+
+    scenarios: tuple[str, ...]
+    levels: tuple[Any, ...]
+    matrix: csr_array
+
+    def __call__(self, y: Floats) -> Floats:
+        """(n_scenarios, n_levels) from one value a readout (n,)."""
+        return np.asarray(self.matrix @ y).reshape(len(self.scenarios), len(self.levels))
+
+
+def by_scenario(index: pd.DataFrame, across: str, levels: Sequence[Any] | None = None) -> Table:
+    """The table of a factor's ``levels``: by default those that occur."""
+    columns = tuple(sorted(index[across].unique()) if levels is None else levels)
+    counts = (
+        index.groupby(["scenario", across]).size().unstack(fill_value=0).reindex(columns=list(columns), fill_value=0)
+    )
+    whole = tuple(str(s) for s in counts.index[(counts > 0).all(axis=1)])
+    row = index["scenario"].map({s: i for i, s in enumerate(whole)})
+    column = index[across].map({c: i for i, c in enumerate(columns)})
+    code = (row * len(columns) + column).fillna(-1).to_numpy(np.intp)
+    return Table(whole, columns, averages(code, len(whole) * len(columns)))
 
 
 def ratio_influence(numerator: ArrayLike, denominator: ArrayLike) -> Floats:

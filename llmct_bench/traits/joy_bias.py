@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
+from llmct_bench.affect import sums
 from llmct_bench.emotions import NAMES, NEUTRAL
-from llmct_bench.stats import cluster_t, jackknife_t
+from llmct_bench.stats import cluster_t, decision_rates, jackknife_t, t_interval
 from llmct_bench.traits.estimand import (
     Estimand,
     Measurement,
@@ -29,94 +33,150 @@ Floats = NDArray[np.float64]
 
 
 def estimate(m: Measurement) -> TraitEstimate:
-    """Bias of nearest-centroid decisions towards joy, cross-fitted over scenarios."""
-    frame = complete(m.frame)
-    names = core_emotions(frame)
+    """Bias of nearest-centroid decisions towards joy. Rates are those of Gaussian noise around the mean of every
+    emotion x intensity: counted decisions, which stand in the details, jump when a centroid moves and have no standard
+    error that could be trusted."""
+    names = core_emotions(m.layout.index)
     if "joy" not in names or len(names) < 3:
         return no_estimate(NAME, f"joy and two other core emotions are needed, there are: {', '.join(names) or 'none'}")
-    p = frame[list(NAMES)].to_numpy()
-    chosen = decide(p, frame)
-    emotional = frame["emotion"].isin(names).to_numpy()
-    scenarios = sorted(frame["scenario"].unique())
-    table = confusion(chosen[emotional], frame[emotional], scenarios)
-    joy = names.index("joy")
-    interval, pseudo = jackknife_t(lambda w: bias(np.tensordot(w, table, 1), joy), len(scenarios))
+    design, joy = m.layout.made(decisions), names.index("joy")
+
+    def statistic(values: Floats, weights: Floats) -> Floats:
+        return np.asarray(bias(design.expected(values, weights), joy))
+
+    own, pseudo = jackknife_t(lambda w: statistic(m.values, w), len(design.scenarios))
+    everything = np.ones((1, len(design.scenarios)))
+    error = m.error(lambda v: statistic(v, everything))
+    interval = t_interval(own.estimate, own.se, own.n_clusters, error)
+    chosen = design.decide(m.values)
+    table = design.confusion(chosen)
     right = cluster_t(np.trace(table, axis1=1, axis2=2) / table.sum(axis=(1, 2)))
-    cells = frame[emotional].groupby(["emotion", "intensity"]).size()
-    neutral = chosen[(frame["emotion"] == NEUTRAL).to_numpy()]
+    neutral = chosen[design.true < 0]
     share = [float(np.mean(neutral == k)) for k in range(len(names))] if len(neutral) else []
     return result(
         NAME,
         interval,
         0.0,
-        scenarios,
+        design.scenarios,
         pseudo,
         interval.p_value(0.0),
         (
-            "" if cells.nunique() == 1 else "emotions and intensities are not balanced",
+            "" if design.balanced else "emotions and intensities are not balanced",
             ""
             if right.low > ENOUGH / len(names)
             else "the emotions are hardly told apart: decisions near chance lean anyhow",
         ),
         {
+            "counted": float(bias(table.sum(axis=0), joy)),
             "default_share": dict(zip(names, share, strict=False)),
             "confusion": table.sum(axis=0).tolist(),
             "accuracy": right.estimate,
             "accuracy_low": right.low,
         },
+        error.se if error else 0.0,
     )
 
 
-def decide(p: Floats, index: pd.DataFrame) -> NDArray[np.int64]:
-    """The nearest emotion centroid of every row of ``p`` (n, n_scores), Mahalanobis, equal priors: its place among the
-    core emotions of ``index``. Centroids and the within-emotion covariance come from the other scenarios (5 folds over
-    scenarios)."""
-    names = core_emotions(index)
-    fold = index["scenario"].map({s: i % FOLDS for i, s in enumerate(sorted(index["scenario"].unique()))}).to_numpy()
-    emotion = index["emotion"].to_numpy()
-    chosen = np.empty(len(p), np.int64)
-    for f in range(FOLDS):
-        train = fold != f
-        centroids = np.stack([p[train & (emotion == e)].mean(axis=0) for e in names])
-        precision = decision_precision(p[train], emotion[train], centroids, names)
-        chosen[fold == f] = nearest(p[fold == f], centroids, precision)
-    return chosen
+@dataclass(frozen=True)
+class Decisions:
+    """Which readouts are decided about (``rows``), the true emotion of each (``true``, -1: neutral), its scenario and
+    its emotion x intensity (``cell``, of which ``owner`` tells the emotion)."""
+
+    rows: NDArray[np.intp]
+    names: tuple[str, ...]
+    true: NDArray[np.intp]
+    scenarios: tuple[str, ...]
+    scenario: NDArray[np.intp]
+    cell: NDArray[np.intp]
+    owner: NDArray[np.intp]
+    balanced: bool
+
+    def expected(self, values: Floats, weights: Floats) -> Floats:
+        """Expected confusion tables (B, n_emotions true, n_emotions chosen) of the scenarios weighted by ``weights``
+        (B, n_scenarios): centroids, covariances and rates are those of the weighted scenarios."""
+        use = self.true >= 0
+        p, cell, scenario = values[self.rows[use], : len(NAMES)], self.cell[use], self.scenario[use]
+        n, cells, d = len(self.scenarios), len(self.owner), p.shape[1]
+        grouped = sums(scenario * cells + cell, n * cells)
+        count = weights @ (grouped @ np.ones(len(p))).reshape(n, cells)
+        means = (weights @ (grouped @ p).reshape(n, cells * d)).reshape(-1, cells, d) / count[..., None]
+        square = (p[:, :, None] * p[:, None, :]).reshape(len(p), d * d)
+        scatter = (weights @ (sums(scenario, n) @ square)).reshape(-1, d, d)
+        scatter = scatter - np.einsum("bc,bcp,bcq->bpq", count, means, means, optimize=True)
+        total = count.sum(axis=1)[:, None, None]
+        member = (self.owner[None, :] == np.arange(len(self.names))[:, None]).astype(np.float64)
+        size = count @ member.T
+        centroids = np.einsum("ec,bc,bcd->bed", member, count, means, optimize=True) / size[..., None]
+        apart = means - centroids[:, self.owner]
+        spread = scatter + np.einsum("bc,bcp,bcq->bpq", count, apart, apart, optimize=True)
+        precision = np.linalg.pinv(spread / (total - len(self.names)), rcond=1e-4, hermitian=True)
+        rates = decision_rates(means, scatter / (total - cells), centroids, precision)
+        return np.asarray(np.einsum("ec,bc,bck->bek", member, count, rates, optimize=True))
+
+    def decide(self, values: Floats) -> NDArray[np.int64]:
+        """The nearest emotion centroid of every row, Mahalanobis, equal priors: its place in ``names``. Centroids and
+        the covariance within emotions come from the other scenarios (5 folds over scenarios)."""
+        p = values[self.rows, : len(NAMES)]
+        chosen = np.empty(len(p), np.int64)
+        for f in range(FOLDS):
+            test = self.scenario % FOLDS == f
+            train = ~test & (self.true >= 0)
+            own, true = p[train], self.true[train]
+            centroids = np.stack([own[true == e].mean(axis=0) for e in range(len(self.names))])
+            precision = decision_precision(own, true, centroids)
+            chosen[test] = nearest(p[test], centroids, precision)
+        return chosen
+
+    def confusion(self, chosen: NDArray[np.int64]) -> Floats:
+        """Counts (n_scenarios, n_emotions true, n_emotions chosen)."""
+        k = len(self.names)
+        use = self.true >= 0
+        code = (self.scenario[use] * k + self.true[use]) * k + chosen[use]
+        counts = np.bincount(code, minlength=len(self.scenarios) * k * k).astype(np.float64)
+        return counts.reshape(len(self.scenarios), k, k)
 
 
-def decision_precision(
-    p: Floats, emotion: NDArray[np.object_], centroids: Floats, names: tuple[str, ...] = NAMES
-) -> Floats:
-    """Pseudo-inverse of the pooled covariance within emotions (all intensities together)."""
-    residual = np.concatenate([p[emotion == e] - c for e, c in zip(names, centroids, strict=True)])
-    covariance = residual.T @ residual / max(len(residual) - len(names), 1)
+def decisions(index: pd.DataFrame) -> Decisions:
+    """Lay out a table of readouts for `Decisions`: the scenarios that have every cell."""
+    rows = complete(index)
+    own = index.iloc[rows]
+    names = core_emotions(own)
+    known = own["emotion"].isin((*names, NEUTRAL)).to_numpy()
+    rows, own = rows[known], own[known]
+    scenarios = tuple(sorted(own["scenario"].unique()))
+    scenario = own["scenario"].map({s: i for i, s in enumerate(scenarios)}).to_numpy(np.intp)
+    true = np.asarray(own["emotion"].map({e: i for i, e in enumerate(names)}).fillna(-1), np.intp)
+    cells = own[own["emotion"].isin(names)].groupby(["emotion", "intensity"]).size()
+    place = {key: i for i, key in enumerate(cells.index)}
+    cell = np.array([place.get(key, -1) for key in zip(own["emotion"], own["intensity"], strict=True)], np.intp)
+    owner = np.array([names.index(e) for e, _ in cells.index], np.intp)
+    return Decisions(rows, names, true, scenarios, scenario, cell, owner, bool(cells.nunique() == 1))
+
+
+def decision_precision(p: Floats, true: NDArray[np.intp], centroids: Floats, further: Floats | float = 0.0) -> Floats:
+    """Pseudo-inverse of the pooled covariance within emotions (all intensities together); ``further``: a covariance
+    that is added first."""
+    residual = p - centroids[true]
+    covariance = residual.T @ residual / max(len(residual) - len(centroids), 1) + further
     return np.asarray(np.linalg.pinv(covariance, rcond=1e-4, hermitian=True))
 
 
 def nearest(p: Floats, centroids: Floats, precision: Floats) -> NDArray[np.int64]:
     """Index of the nearest centroid by Mahalanobis distance, for rows of ``p`` (..., n_scores)."""
-    delta = p[..., None, :] - centroids
-    distance: Floats = np.einsum("...kp,pq,...kq->...k", delta, precision, delta)
-    return np.asarray(distance.argmin(axis=-1), np.int64)
+    # |p - c|^2 without the part that all centroids share
+    pull = centroids @ precision
+    return np.asarray((np.einsum("kp,kp->k", pull, centroids) - 2 * (p @ pull.T)).argmin(axis=-1), np.int64)
 
 
-def confusion(chosen: NDArray[np.int64], index: pd.DataFrame, scenarios: list[str]) -> Floats:
-    """Counts (n_scenarios, n_emotions true, n_emotions chosen)."""
-    names = core_emotions(index)
-    table = np.zeros((len(scenarios), len(names), len(names)))
-    row = index["scenario"].map({s: i for i, s in enumerate(scenarios)}).to_numpy()
-    true = index["emotion"].map({e: i for i, e in enumerate(names)}).to_numpy()
-    np.add.at(table, (row, true, chosen), 1.0)
-    return table
-
-
-def bias(table: Floats, joy: int = NAMES.index("joy")) -> float:
-    """½[z(H) + z(FA)] of joy (row ``joy``) minus its mean over the other emotions, from a confusion table (true,
+def bias(table: Floats, joy: int = NAMES.index("joy")) -> Any:
+    """½[z(H) + z(FA)] of joy (row ``joy``) minus its mean over the other emotions, from confusion tables (..., true,
     chosen), with the log-linear correction (Hautus 1995)."""
-    n = table.sum(axis=1)
-    hits = (np.diag(table) + 0.5) / (n + 1.0)
-    false = (table.sum(axis=0) - np.diag(table) + 0.5) / (n.sum() - n + 1.0)
-    lean = 0.5 * (norm.ppf(hits) + norm.ppf(false))
-    return float(lean[joy] - np.delete(lean, joy).mean())
+    n = table.sum(axis=-1)
+    right = np.diagonal(table, axis1=-2, axis2=-1)
+    hits = (right + 0.5) / (n + 1.0)
+    false = (table.sum(axis=-2) - right + 0.5) / (n.sum(axis=-1, keepdims=True) - n + 1.0)
+    lean = 0.5 * (ndtri(hits) + ndtri(false))
+    return lean[..., joy] - np.delete(lean, joy, axis=-1).mean(axis=-1)
 
 
 ESTIMAND = Estimand(
@@ -130,7 +190,7 @@ ESTIMAND = Estimand(
     meaning="+ : items, weak ones above all, fall to joy more often than to the other emotions",
     controls=(
         "origin-free: a constant on every state cancels",
-        "centroids from other scenarios",
+        "Gaussian rates, counted decisions beside them",
         "equal priors",
     ),
     validity=("emotions and intensities balanced", "accuracy of the decisions surely above 1.25 × chance"),

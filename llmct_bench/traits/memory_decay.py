@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
-from llmct_bench.emotions import NAMES
-from llmct_bench.stats import Interval, cluster_t, fieller, fit_half_life, jackknife_t, sign_flip
+from llmct_bench.affect import averages
+from llmct_bench.stats import (
+    Interval,
+    cluster_t,
+    compare_decays,
+    fieller,
+    fit_half_life,
+    half_lives,
+    jackknife_t,
+    sign_flip,
+    t_interval,
+)
+from llmct_bench.suites.compose import PROBE_LAG
 from llmct_bench.traits.estimand import (
     Estimand,
     Measurement,
+    Responses,
+    Table,
     TraitEstimate,
     by_scenario,
     no_estimate,
-    own_score,
     ratio_influence,
+    responses,
     result,
-    twinned,
 )
 
 #: The tail is what is left after so many exchanges, observed up to the last one; a model whose context ends before
@@ -31,43 +45,69 @@ SHORTEST, LONGEST = 1.0, 24.0
 Floats = NDArray[np.float64]
 
 
-def curve(m: Measurement) -> pd.DataFrame:
-    """y(k) per episode (rows) and lag (columns): own-emotion score, emotional minus neutral opening, mean over filler
-    lengths."""
-    frame = twinned(m.frame, NAMES)
-    frame["y"] = own_score(frame)
-    return by_scenario(frame, "y", "lag")
+@dataclass(frozen=True)
+class _Episodes:
+    """y(k) per episode and lag: own-emotion response, emotional minus neutral opening, mean over filler lengths.
+    ``probed`` has one more column, the probe that takes the opening up again, where it could be read. ``cells``: the
+    mean distance in tokens from the opening, by filler length and lag."""
+
+    responses: Responses
+    table: Table
+    probed: Table | None
+    distance: Floats
+    cells: csr_array
+
+    @property
+    def lags(self) -> Floats:
+        return np.array(self.table.levels, dtype=np.float64)
 
 
 def tail_retention(m: Measurement) -> TraitEstimate:
     """mean of y(k >= 8) / y(0)."""
-    y = curve(m)
-    lags = [int(k) for k in y.columns]
-    late = [k for k in lags if k >= TAIL]
-    if 0 not in lags or max(late, default=0) < LAST:
+    e = m.layout.made(_episodes)
+    lags = e.lags
+    if 0 not in lags or lags.max(initial=0) < LAST:
         return no_estimate("tail_retention", f"the lags to {LAST} do not fit into the context")
-    tail, start = y[late].mean(axis=1), y[0]
+    late = lags >= TAIL
+    y = e.table(e.responses(m.values))
+    tail, start = y[:, late].mean(axis=1), y[:, 0]
+
+    def means(values: Floats) -> list[float]:
+        curve = e.table(e.responses(values)).mean(axis=0)
+        return [float(curve[late].mean()), float(curve[0])]
+
+    error = m.error(means)
     opening = cluster_t(start)
+    interval = fieller(tail, start, error=error)
     return result(
         "tail_retention",
-        fieller(tail, start),
+        interval,
         0.0,
-        [str(s) for s in y.index],
+        e.table.scenarios,
         ratio_influence(tail, start),
         sign_flip(tail),
         ("" if opening.low > 0 else "the opening itself leaves no emotion to remember",),
-        {"curve": _curve(y)},
+        {"curve": _curve(lags, y), "shape": _shape(lags, y), "probe": _probe(m, e)},
+        error.se_of_ratio(interval.estimate, opening.estimate) if error else 0.0,
     )
 
 
 def half_life(m: Measurement) -> TraitEstimate:
     """Half-life in exchanges of an exponential through y(k >= 1): lag 0 is reading, not memory."""
-    y = curve(m)
-    lags = np.array([int(k) for k in y.columns if int(k) >= 1], dtype=np.float64)
-    if max(lags, default=0) < LAST:
+    e = m.layout.made(_episodes)
+    after = e.lags >= 1
+    lags = e.lags[after]
+    if lags.max(initial=0) < LAST:
         return no_estimate("half_life", f"the lags to {LAST} do not fit into the context")
-    data = y[list(lags)].to_numpy(np.float64)
-    log_h, pseudo = jackknife_t(lambda w: float(np.log(fit_half_life(lags, w @ data / w.sum()).half_life)), len(data))
+    y = e.table(e.responses(m.values))
+    data = y[:, after]
+
+    def log_half_life(weights: Floats) -> Floats:
+        return np.log(half_lives(lags, weights @ data / weights.sum(axis=1, keepdims=True)))
+
+    own, pseudo = jackknife_t(log_half_life, len(data))
+    error = m.error(lambda v: np.log(half_lives(lags, e.table(e.responses(v)).mean(axis=0)[None, after])))
+    log_h = t_interval(own.estimate, own.se, own.n_clusters, error)
     estimate, low, high = (float(np.exp(np.clip(v, -50, 50))) for v in (log_h.estimate, log_h.low, log_h.high))
     interval = Interval(_censor(estimate), _censor(low), _censor(high), log_h.se, log_h.n_clusters)
     early, late = data[:, lags <= 2].mean(axis=1), data[:, lags >= lags.max() * 0.75].mean(axis=1)
@@ -76,46 +116,73 @@ def half_life(m: Measurement) -> TraitEstimate:
         "half_life",
         interval,
         LONGEST,
-        [str(s) for s in y.index],
+        e.table.scenarios,
         pseudo,
         sign_flip(early - late),
         ("" if remembered.low > 0 else "no emotion is left after the opening, so no half-life",),
         {
-            "curve": _curve(y),
+            "curve": _curve(e.lags, y),
             "censored": ""
             if SHORTEST < estimate < LONGEST
             else f"< {SHORTEST:g}"
             if estimate <= SHORTEST
             else f"> {LONGEST:g}",
-            "tokens": _in_tokens(m),
+            "tokens": fit_half_life(e.distance, e.cells @ e.responses(m.values)).half_life,
             "log_se": log_h.se,
         },
+        interval.estimate * error.se if error else 0.0,
     )
     # the standard error is on the log scale; in exchanges it is h times that
     return replace(made, se=interval.estimate * log_h.se, effect=float("nan"))
+
+
+def _episodes(index: pd.DataFrame) -> _Episodes:
+    found = responses(index)
+    lag = found.index["lag"]
+    levels = sorted(set(lag) - {PROBE_LAG})
+    start = dict(zip(index.loc[index["lag"] == 0, "item"], index.loc[index["lag"] == 0, "tokens"], strict=True))
+    distance = (found.index["tokens"] - found.index["item"].map(start)).to_numpy(np.float64)
+    later = ((lag > 0) & (lag != PROBE_LAG) & np.isfinite(distance)).to_numpy()
+    code = np.full(len(lag), -1)
+    code[later] = found.index[later].groupby(["filler", "lag"]).ngroup()
+    cells = averages(code, int(code.max(initial=-1)) + 1)
+    probed = by_scenario(found.index, "lag", [0, LAST, PROBE_LAG]) if PROBE_LAG in set(lag) and LAST in levels else None
+    return _Episodes(found, by_scenario(found.index, "lag", levels), probed, cells @ np.nan_to_num(distance), cells)
+
+
+def _probe(m: Measurement, e: _Episodes) -> dict[str, list[float]]:
+    """Control: what comes back when the opening is taken up again. ``kept`` = y(probe) / y(0), ``regained`` = [y(probe)
+    - y(24)] / y(0), each with its interval: absent at neutral text is not forgotten where this is above 0."""
+    if e.probed is None or len(e.probed.scenarios) == 0:
+        return {}
+    start, last, probe = e.probed(e.responses(m.values)).T
+    shares = {"kept": fieller(probe, start), "regained": fieller(probe - last, start)}
+    return {k: [i.estimate, i.low, i.high] for k, i in shares.items()}
+
+
+def _shape(lags: Floats, y: Floats) -> dict[str, Any]:
+    """AICc weights of five curves through the lags after the opening, and the verdict."""
+    after = lags >= 1
+    data = y[:, after]
+    if after.sum() < 6 or len(data) <= after.sum():
+        return {}
+    try:
+        found = compare_decays(lags[after], data.mean(axis=0), np.cov(data.T, ddof=1) / len(data))
+    except ValueError:  # no variance between the episodes: nothing to weigh the curves by
+        return {}
+    return {"verdict": found.verdict, "weights": found.weights}
 
 
 def _censor(h: float) -> float:
     return float(min(max(h, SHORTEST), LONGEST))
 
 
-def _curve(y: pd.DataFrame) -> list[list[float]]:
+def _curve(lags: Floats, y: Floats) -> list[list[float]]:
     rows = []
-    for k in y.columns:
-        i = cluster_t(y[k])
+    for k, column in zip(lags, y.T, strict=True):
+        i = cluster_t(column)
         rows.append([float(k), i.estimate, i.low, i.high])
     return rows
-
-
-def _in_tokens(m: Measurement) -> float:
-    """Half-life in tokens: the same fit over the distance in tokens between opening and readout, on cell means
-    (filler length x lag)."""
-    frame = twinned(m.frame, NAMES)
-    frame["y"] = own_score(frame)
-    start = frame[frame["lag"] == 0].set_index("item")["tokens"]
-    frame["distance"] = frame["tokens"] - frame["item"].map(start)
-    cells = frame[frame["lag"] > 0].groupby(["filler", "lag"])[["distance", "y"]].mean()
-    return fit_half_life(cells["distance"], cells["y"]).half_life
 
 
 TAIL_RETENTION = Estimand(
@@ -127,7 +194,12 @@ TAIL_RETENTION = Estimand(
     range="(−∞, ∞)",
     null=0.0,
     meaning="1: after eight exchanges the mood is as strong as it was on average while the opening was read; 0: gone",
-    controls=("length-matched neutral opening", "identical fillers", "short and long fillers crossed"),
+    controls=(
+        "length-matched neutral opening",
+        "identical fillers",
+        "short and long fillers crossed",
+        "re-mention probe",
+    ),
     validity=("the effect of the opening at lag 0 lies above 0",),
     sources=("Fieller 1954",),
     estimate=tail_retention,

@@ -1,9 +1,22 @@
-"""Neutral offset: where neutral text sits on the model's own valence line."""
+"""Neutral offset: where neutral text sits on the model's own valence line.
+
+Shown, not ranked: a model whose emotions share a common direction (what emotional text has that neutral text has not)
+shows an offset as large as that direction's shadow on the valence axis, also without any mood. On phantoms that is a
+few tenths of an intensity step.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from llmct_bench.affect import averages
 from llmct_bench.emotions import BY_NAME, NAMES, NEUTRAL
-from llmct_bench.stats import cluster_t, fieller, sign_flip
+from llmct_bench.stats import cluster_t, fieller
 from llmct_bench.traits.estimand import (
     Estimand,
     Measurement,
@@ -17,37 +30,73 @@ from llmct_bench.traits.estimand import (
 
 NAME = "neutral_offset"
 
+Floats = NDArray[np.float64]
+
 
 def estimate(m: Measurement) -> TraitEstimate:
     """Offset of the neutral items in units of designed intensity, one line per scenario."""
-    frame = complete(m.frame)
-    if NEUTRAL not in set(frame["emotion"]) or len({BY_NAME[e].valence for e in core_emotions(frame)}) < 2:
+    found = set(m.layout.index["emotion"])
+    if NEUTRAL not in found or len({BY_NAME[e].valence for e in core_emotions(m.layout.index)}) < 2:
         return no_estimate(NAME, "neutral items and core emotions of both signs of valence are needed")
-    frame = frame[frame["emotion"].isin((*NAMES, NEUTRAL))].reset_index(drop=True)
-    frame["design"] = frame["intensity"] * frame["emotion"].map({e: BY_NAME[e].valence for e in NAMES}).fillna(0)
-    emotional = frame[frame["emotion"].isin(NAMES)]
-    by = emotional["scenario"]
-    means = emotional.groupby("scenario")[["design", "valence"]].mean()
-    x = emotional["design"] - by.map(means["design"])
-    y = emotional["valence"] - by.map(means["valence"])
-    slope = (x * y).groupby(by).sum() / (x * x).groupby(by).sum()
-    pooled = float((x * y).sum() / (x * x).sum())
-    at_zero = means["valence"] - pooled * means["design"]  # the scenario's line at intensity 0
-    neutral = frame[~frame["emotion"].isin(NAMES)].groupby("scenario")["valence"].mean()
-    gap = (neutral - at_zero).dropna()
-    slope = slope.loc[gap.index]
-    interval = fieller(gap, slope)
+    lines, at = m.layout.made(_lines), m.names.index("valence")
+    gap, slope = lines(m.values[:, at])
+    error = m.error(lambda v: [x.mean() for x in lines(v[:, at])])
+    interval = fieller(gap, slope, error=error)
     steep = cluster_t(slope)
-    values = ratio_influence(gap, slope)
     return result(
         NAME,
         interval,
         0.0,
-        [str(s) for s in gap.index],
-        values,
-        sign_flip(gap),
+        lines.scenarios,
+        ratio_influence(gap, slope),
+        interval.p_value(0.0),
         ("" if steep.low > 0 else "valence does not rise with the designed intensity",),
         {"slope": steep.estimate, "slope_low": steep.low, "slope_high": steep.high},
+        error.se_of_ratio(interval.estimate, float(slope.mean())) if error else 0.0,
+    )
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """The valence line of each scenario: designed intensity ``x`` of its emotional rows, centred and not, and
+    averages."""
+
+    scenarios: tuple[str, ...]
+    emotional: NDArray[np.intp]
+    x: Floats
+    deviation: Floats
+    mean: csr_array
+    neutral: NDArray[np.intp]
+    neutral_mean: csr_array
+
+    def __call__(self, valence: Floats) -> tuple[Floats, Floats]:
+        """Per scenario: how far neutral lies above the line at intensity 0 (the slope pooled), and the slope."""
+        y = valence[self.emotional]
+        norm = self.mean @ self.deviation**2
+        slope = (self.mean @ (self.deviation * y)) / norm
+        pooled = float((slope * norm).sum() / norm.sum())
+        at_zero = self.mean @ y - pooled * (self.mean @ self.x)
+        return np.asarray(self.neutral_mean @ valence[self.neutral] - at_zero), np.asarray(slope)
+
+
+def _lines(index: pd.DataFrame) -> _Lines:
+    rows = complete(index)
+    own = index.iloc[rows]
+    emotional, neutral = own["emotion"].isin(NAMES).to_numpy(), (own["emotion"] == NEUTRAL).to_numpy()
+    scenarios = tuple(sorted(set(own.loc[neutral, "scenario"]) & set(own.loc[emotional, "scenario"])))
+    code = own["scenario"].map({s: i for i, s in enumerate(scenarios)}).fillna(-1).to_numpy(np.intp)
+    sign = own["emotion"].map({e: BY_NAME[e].valence for e in NAMES}).fillna(0.0)
+    x = (own["intensity"] * sign).to_numpy(np.float64)[emotional]
+    mean = averages(code[emotional], len(scenarios))
+    deviation = x - (mean @ x)[code[emotional]]
+    return _Lines(
+        scenarios,
+        rows[emotional],
+        x,
+        deviation,
+        mean,
+        rows[neutral],
+        averages(code[neutral], len(scenarios)),
     )
 
 
@@ -64,4 +113,5 @@ ESTIMAND = Estimand(
     validity=("the slope's interval lies above 0",),
     sources=("Fieller 1954",),
     estimate=estimate,
+    ranked=False,
 )

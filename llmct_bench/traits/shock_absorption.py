@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
-from llmct_bench.emotions import NAMES
-from llmct_bench.stats import cluster_t, fieller, sign_flip
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from llmct_bench.stats import cluster_t, fieller, sign_flip, t_interval
 from llmct_bench.traits.estimand import (
     Estimand,
     Measurement,
+    Responses,
+    Table,
     TraitEstimate,
     by_scenario,
-    own_score,
+    responses,
     result,
-    twinned,
 )
 
 NAME = "shock_absorption"
+Floats = NDArray[np.float64]
+
 CONTEXTS = ("calm", "neutral", "positive", "negative")
+_CALM, _NEUTRAL = 0, 1
 
 
 def estimate(m: Measurement) -> TraitEstimate:
     """Difference in differences: response after a neutral minus response after a calm context, user's slot."""
-    frame = twinned(m.frame[m.frame["role"] == "user"], NAMES)
-    frame["response"] = own_score(frame)
-    table = by_scenario(frame, "response", "context").reindex(columns=list(CONTEXTS)).dropna()
-    did = table["neutral"] - table["calm"]
-    neutral = cluster_t(table["neutral"])
-    dose = by_scenario(frame[frame["context"] == "neutral"], "response", "intensity")
-    grows = cluster_t(dose[dose.columns.max()] - dose[dose.columns.min()]) if len(dose.columns) > 1 else None
-    share = fieller(did, table["neutral"])
-    by_context = {c: cluster_t(table[c]) for c in CONTEXTS}
-    other = {c: cluster_t(table["neutral"] - table[c]) for c in ("positive", "negative")}
-    interval = cluster_t(did)
-    specific = interval.low > 0 and not any(o.low > 0 for o in other.values())
+    found, table, doses = m.layout.made(_plan)
+    y = found(m.values)
+    by_context = table(y)
+    did = by_context[:, _NEUTRAL] - by_context[:, _CALM]
+
+    def effect(values: Floats) -> float:
+        means = table(found(values)).mean(axis=0)
+        return float(means[_NEUTRAL] - means[_CALM])
+
+    error = m.error(effect)
+    own, neutral = cluster_t(did), cluster_t(by_context[:, _NEUTRAL])
+    interval = t_interval(own.estimate, own.se, own.n_clusters, error)
+    by_dose = doses(y)
+    grows = cluster_t(by_dose[:, -1] - by_dose[:, 0]) if by_dose.shape[1] > 1 else None
+    share = fieller(did, by_context[:, _NEUTRAL])
+    contexts = {c: cluster_t(by_context[:, k]) for k, c in enumerate(CONTEXTS)}
+    other = {c: cluster_t(by_context[:, _NEUTRAL] - by_context[:, CONTEXTS.index(c)]) for c in ("positive", "negative")}
+    specific = own.low > 0 and not any(o.low > 0 for o in other.values())
     return result(
         NAME,
         interval,
         0.0,
-        [str(s) for s in did.index],
+        table.scenarios,
         did,
         sign_flip(did),
         (
@@ -44,12 +57,23 @@ def estimate(m: Measurement) -> TraitEstimate:
             "" if grows and grows.low > 0 else "the response does not grow with the dose",
         ),
         {
-            "responses": {c: [i.estimate, i.low, i.high] for c, i in by_context.items()},
+            "responses": {c: [i.estimate, i.low, i.high] for c, i in contexts.items()},
             "share": [share.estimate, share.low, share.high],
             "arousing": {c: [i.estimate, i.low, i.high] for c, i in other.items()},
             "calm_specific": specific,
         },
+        error.se if error else 0.0,
     )
+
+
+def _plan(index: pd.DataFrame) -> tuple[Responses, Table, Table]:
+    found = responses(index, (index["role"] == "user").to_numpy())
+    table = by_scenario(found.index, "context", CONTEXTS)
+    neutral = found.index["context"] == "neutral"
+    # rows of other contexts get a level of their own that no scenario's table asks for
+    dose = found.index["intensity"].where(neutral, -1)
+    levels = sorted(set(dose[neutral]))
+    return found, table, by_scenario(found.index.assign(dose=dose), "dose", levels)
 
 
 ESTIMAND = Estimand(

@@ -1,0 +1,57 @@
+"""How often nearest-centroid decisions fall where, under Gaussian noise."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, ndtri
+from scipy.stats import qmc
+
+Floats = NDArray[np.float64]
+
+_CHUNK = 32
+
+
+def decision_rates(
+    means: ArrayLike, covariance: ArrayLike, centroids: ArrayLike, precision: ArrayLike, points: int = 64
+) -> Floats:
+    """Share of draws from N(mean, covariance) that lie nearest to each centroid, in the metric of ``precision``.
+
+    ``means`` (B, C, d), ``covariance`` and ``precision`` (B, d, d), ``centroids`` (B, K, d) -> (B, C, K).
+    Comparing distances compares linear functions of the draw, so that along one direction of the noise each centroid
+    wins on an interval: that direction (the first) is integrated exactly, the others on ``points`` (a power of 2) of a
+    scrambled Sobol sequence. The result is a smooth function of all arguments, which counted decisions are not.
+    """
+    mu, c, k, p = (np.asarray(x, dtype=np.float64) for x in (means, covariance, centroids, precision))
+    parts = [slice(at, at + _CHUNK) for at in range(0, len(mu), _CHUNK)]
+    return np.concatenate([_rates(mu[s], c[s], k[s], p[s], points) for s in parts])
+
+
+def _rates(means: Floats, covariance: Floats, centroids: Floats, precision: Floats, points: int) -> Floats:
+    # Cholesky's root moves smoothly with the covariance, eigenvectors do not; a trace of noise makes it regular
+    d = covariance.shape[1]
+    small = 1e-9 * np.trace(covariance, axis1=1, axis2=2)[:, None, None] / d + 1e-300
+    root = np.linalg.cholesky(covariance + small * np.eye(d))
+    pull = -2 * centroids @ precision  # distance = pull . x + offset + what all centroids share
+    offset = -0.5 * (pull * centroids).sum(axis=2)
+    slope = np.einsum("bkd,bd->bk", pull, root[:, :, 0])
+    side = np.einsum("bkd,bdf,qf->bqk", pull, root[:, :, 1:], _normal(points, d - 1), optimize=True)
+    level = (np.einsum("bkd,bcd->bck", pull, means) + offset[:, None, :])[:, :, None, :] + side[:, None, :, :]
+    # k beats j where (slope_k - slope_j) t < level_j - level_k
+    gap = level[..., None, :] - level[..., :, None]  # [k, j] = level_j - level_k
+    steep = (slope[:, :, None] - slope[:, None, :])[:, None, None]
+    tiny = np.abs(steep) < 1e-300
+    with np.errstate(divide="ignore", invalid="ignore"):
+        edge = gap / np.where(tiny, 1.0, steep)
+    upper = np.where(tiny, np.where(gap >= 0, np.inf, -np.inf), np.where(steep > 0, edge, np.inf)).min(axis=-1)
+    lower = np.where(~tiny & (steep < 0), edge, -np.inf).max(axis=-1)
+    share = np.maximum(ndtr(upper) - ndtr(lower), 0.0).mean(axis=2)
+    return np.asarray(share / share.sum(axis=-1, keepdims=True))
+
+
+@cache
+def _normal(points: int, dims: int) -> Floats:
+    sequence = qmc.Sobol(dims, seed=0).random(points)
+    return np.asarray(ndtri(np.clip(sequence, 1e-9, 1 - 1e-9)))
