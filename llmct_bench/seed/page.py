@@ -29,6 +29,8 @@ numbers with controls, intervals and a noise floor use the leaderboards.
 _QUANTITIES: dict[str, Sequence[tuple[str, str, bool]]] = {
     "Backbone: mean over turns, references and layers": (
         ("cosine", "cosine", True),
+        ("low", "least turn", False),
+        ("high", "most", False),
         ("mae", "MAE", True),
         ("jaccard", "Jaccard", True),
     ),

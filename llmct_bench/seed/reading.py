@@ -100,7 +100,8 @@ def seed_reading(
 
     Neutral text: the conversation's control where it has one (for the first prompt), else neutral statements of the
     shipped reference, as many in each role. Random text: the conversation with every message's content replaced by
-    random words of the model's vocabulary, cut to as many tokens (``seed``).
+    random words of the model's vocabulary, cut to as many tokens (``seed``). What of these two the model cannot read
+    is left away.
 
     Raises SuiteError where there is no such prompt, no reference state, or a message that the model cannot read, and
     as `scan` does.
@@ -115,11 +116,11 @@ def seed_reading(
     spoken = items[f"prompt-{prompt}"]
     references = [items[f"reference/{r.label}"] for r in conversation.reference_states]
     has_control = prompt == 0 and conversation.control is not None
-    neutral = [items["control"]] if has_control else _neutral_items(spoken)
-    read = [spoken, *references, *neutral]
-    rendered = _readable(model, replace(suite, items=tuple(read)), name)
+    own = [spoken, *references, *([items["control"]] if has_control else [])]
+    rendered = _readable(model, replace(suite, items=tuple(own)), name)
     made = _random_item(model, spoken, rendered, seed)
-    everything = replace(suite, items=(*read, made) if made else tuple(read))
+    more = _known(model, suite, [*([] if has_control else _neutral_items(spoken)), *([made] if made else [])])
+    everything = replace(suite, items=(*own, *more))
     rendered = _readable(model, everything, name)
     if generation_prompt:
         rendered = _opened(model, everything, rendered, name)
@@ -128,11 +129,9 @@ def seed_reading(
     states = scan(model, everything, points=points, rendered=rendered, budget=budget)
 
     place = states.index["item"].to_numpy()
-    where = {
-        "conversation": np.flatnonzero(place == spoken.id),
-        "neutral": np.flatnonzero(np.isin(place, [i.id for i in neutral])),
-        "random": np.flatnonzero(place == made.id if made else np.zeros(len(place), bool)),
-    }
+    others = [spoken.id, "random", *(r.id for r in references)]
+    found = {"conversation": place == spoken.id, "neutral": ~np.isin(place, others), "random": place == "random"}
+    where = {reading: np.flatnonzero(at) for reading, at in found.items() if at.any()}
     snapshots = np.concatenate(list(where.values()))
     index = pd.concat(
         [_index(states.index.iloc[at], reading, conversation.stages) for reading, at in where.items()],
@@ -152,7 +151,7 @@ def seed_reading(
         index=index,
         values={m: np.stack([f(h[snapshots], h[held]) for h in last.values()]) for m, f in METRICS.items()},
         drift={m: np.stack([_drift(f, h[snapshots], groups) for h in last.values()]) for m, f in METRICS.items()},
-        notes=_notes(model, conversation, prompt, split, has_control, made is not None, generation_prompt),
+        notes=_notes(model, conversation, prompt, set(where), split, has_control, generation_prompt),
     )
 
 
@@ -188,6 +187,13 @@ def _neutral_items(spoken: Item) -> list[Item]:
         picks = np.linspace(0, len(known) - 1, min(wanted.count(role), len(known))).round().astype(int)
         found += [known[n] for n in picks]
     return found
+
+
+def _known(model: LoadedModel, suite: Suite, items: Sequence[Item]) -> list[Item]:
+    """Those of the items made here that the model can read; what the user has written must be read, these need not."""
+    left_out = render(replace(suite, items=tuple(items)), model.tokenizer, model.context).left_out
+    unknown = {name.rsplit("[", 1)[0] for name in left_out}
+    return [i for i in items if i.id not in unknown]
 
 
 def _readable(model: LoadedModel, suite: Suite, name: str) -> Rendered:
@@ -259,9 +265,9 @@ def _notes(
     model: LoadedModel,
     conversation: Conversation,
     prompt: int,
+    present: set[str],
     split: bool,
     has_control: bool,
-    has_random: bool,
     generation_prompt: bool,
 ) -> tuple[str, ...]:
     kind = model.adapter.model_type
@@ -269,8 +275,10 @@ def _notes(
     found = {
         f"no attn_out and no mlp_down_out: no attention/MLP split is known for {kind}": not split,
         "neutral: the conversation's control, message by message": has_control,
-        "neutral: single neutral statements of the shipped reference (no control): without order": not has_control,
-        "no random text: the tokenizer has no words of letters alone": not has_random,
+        "neutral: single neutral statements of the shipped reference (no control): without order": not has_control
+        and "neutral" in present,
+        "no neutral text: no control, and the shipped statements cannot be read": "neutral" not in present,
+        "no random text: the vocabulary has no words of letters alone that can be read": "random" not in present,
         f"prompt {prompt} of {len(conversation.prompt)}": len(conversation.prompt) > 1,
         "the state is read behind the opening of the next answer, as in the seed's program": opened,
     }

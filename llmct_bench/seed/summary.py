@@ -58,16 +58,16 @@ def summary(reading: SeedReading) -> pd.DataFrame:
 
 def excess(reading: SeedReading) -> pd.DataFrame:
     """The numbers of the conversation minus those of each control: one row a control x source (column ``over``), at
-    the layer that the conversation chose."""
+    the layer that the conversation chose. Empty where there is no control."""
     table = summary(reading).set_index(["reading", "source"])
     numbers = [c for c in table.columns if c not in ("layer", "nearest", "user_turns")]
     spoken = table.loc["conversation", numbers].astype(float)
-    parts = []
+    parts = [pd.DataFrame(columns=["over", "source", *numbers])]
     for name in _readings(reading)[1:]:
         part = (spoken - table.loc[name, numbers].astype(float)).reset_index()
         part.insert(0, "over", name)
         parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
 def best_source(reading: SeedReading) -> str:
