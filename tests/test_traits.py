@@ -170,9 +170,7 @@ def test_a_constant_on_every_score_does_not_move_decisions() -> None:
     design, everything = decisions(m.layout.index), np.ones((1, 24))
     moved = m.values + np.array([9.0, -3.0, 0.5, 2.0, 0.0, 0.0])
     assert np.array_equal(design.decide(m.values), design.decide(moved))
-    np.testing.assert_allclose(
-        design.expected(m.values, everything), design.expected(moved, everything), rtol=1e-6, atol=1e-9
-    )
+    np.testing.assert_allclose(design.soft(m.values, everything), design.soft(moved, everything), rtol=1e-6, atol=1e-9)
 
 
 def test_bias_of_a_symmetric_table_is_zero_and_signed_otherwise() -> None:

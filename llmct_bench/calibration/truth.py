@@ -25,7 +25,7 @@ from llmct_bench.scanner import Rendered
 from llmct_bench.scanner.trie import chains
 from llmct_bench.stats import crossnobis
 from llmct_bench.traits import ESTIMANDS, Layout, Measurement
-from llmct_bench.traits.joy_bias import bias, decision_precision, decisions
+from llmct_bench.traits.joy_bias import SMOOTH, bias, decision_precision, decisions
 
 Floats = NDArray[np.float64]
 #: Points of a quasi-random sequence on which decisions under noise are averaged: 2 to this power.
@@ -161,7 +161,10 @@ def _joy_bias(true: TrueScores, times: float) -> float:
     k = len(design.names)
     centroids = np.stack([p[label == e].mean(axis=0) for e in range(k)])
     precision = decision_precision(p, label, centroids, true.noise)
-    values, vectors = np.linalg.eigh(true.noise)
+    cell = design.cell[emotional]
+    means = np.stack([p[cell == c].mean(axis=0) for c in range(len(design.owner))])
+    within = (p - means[cell]).T @ (p - means[cell]) / max(len(p) - len(means), 1)
+    values, vectors = np.linalg.eigh(true.noise + SMOOTH * (within + true.noise))
     points = qmc.Sobol(len(values), seed=0).random_base2(_POINTS)
     draws = norm.ppf(np.clip(points, 1e-12, 1 - 1e-12)) * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
     # a decision compares linear functions of item plus noise: those of the noise are the same for all items

@@ -50,23 +50,25 @@ def cluster_t(per_cluster: ArrayLike, level: float = 0.95) -> Interval:
 
 
 def jackknife_t(
-    statistic: Callable[[Floats], ArrayLike], n_clusters: int, level: float = 0.95
+    statistic: Callable[[Floats], ArrayLike], n_clusters: int, level: float = 0.95, groups: int | None = None
 ) -> tuple[Interval, Floats]:
     """t interval of any statistic by the delete-one-cluster jackknife.
 
-    ``statistic`` takes weights (B, n_clusters), a row of ones for the estimate and rows with one zero for the cluster
+    ``statistic`` takes weights (B, n_clusters), a row of ones for the estimate and rows with a zero for each cluster
     that is left out, and returns B numbers: all of them are wanted at once. The pseudo-values n*s - (n-1)*s_(-i)
     (Tukey 1958; Efron & Stein 1981) are treated as one number per cluster; the interval is centred on the statistic
-    itself. Returns the interval and the pseudo-values (n_clusters,).
+    itself. ``groups``: leave out every so-many-th cluster together, for a statistic that is dear. Returns the interval
+    and the pseudo-values, one a cluster or group.
     """
-    weights = np.ones((n_clusters + 1, n_clusters))
-    weights[1:] -= np.eye(n_clusters)
+    n = n_clusters if groups is None else min(groups, n_clusters)
+    weights = np.ones((n + 1, n_clusters))
+    weights[1 + np.arange(n_clusters) % n, np.arange(n_clusters)] = 0.0
     values = np.asarray(statistic(weights), dtype=np.float64)
     estimate = float(values[0])
-    pseudo = n_clusters * estimate - (n_clusters - 1) * values[1:]
+    pseudo = n * estimate - (n - 1) * values[1:]
     around = cluster_t(pseudo, level)
     half = (around.high - around.low) / 2
-    return Interval(estimate, estimate - half, estimate + half, around.se, n_clusters), pseudo
+    return Interval(estimate, estimate - half, estimate + half, around.se, n_clusters, n - 1.0), pseudo
 
 
 def sign_flip(per_cluster: ArrayLike, draws: int = 9999, seed: int = 0) -> float:

@@ -11,11 +11,11 @@ from scipy.stats import qmc
 
 Floats = NDArray[np.float64]
 
-_CHUNK = 32
+_CHUNK = 2_000_000  # comparisons at a time
 
 
 def decision_rates(
-    means: ArrayLike, covariance: ArrayLike, centroids: ArrayLike, precision: ArrayLike, points: int = 64
+    means: ArrayLike, covariance: ArrayLike, centroids: ArrayLike, precision: ArrayLike, points: int = 8
 ) -> Floats:
     """Share of draws from N(mean, covariance) that lie nearest to each centroid, in the metric of ``precision``.
 
@@ -25,7 +25,8 @@ def decision_rates(
     scrambled Sobol sequence. The result is a smooth function of all arguments, which counted decisions are not.
     """
     mu, c, k, p = (np.asarray(x, dtype=np.float64) for x in (means, covariance, centroids, precision))
-    parts = [slice(at, at + _CHUNK) for at in range(0, len(mu), _CHUNK)]
+    step = max(_CHUNK // (mu.shape[1] * points * k.shape[1] ** 2), 1)
+    parts = [slice(at, at + step) for at in range(0, len(mu), step)]
     return np.concatenate([_rates(mu[s], c[s], k[s], p[s], points) for s in parts])
 
 

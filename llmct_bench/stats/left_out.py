@@ -68,17 +68,17 @@ def left_out(estimate: ArrayLike, without: ArrayLike, strata: ArrayLike) -> Left
     return LeftOut(bias, np.concatenate(parts), np.array(df))
 
 
-def t_interval(
-    estimate: float, se: float, n_clusters: int, error: LeftOut | None = None, level: float = 0.95
-) -> Interval:
-    """t interval of an estimate whose items give it the standard error ``se`` and whose instrument the error ``error``
-    (k = 1): the variances add up, with Satterthwaite's degrees of freedom (1946, doi:10.2307/3002019)."""
-    if error is None or not np.isfinite(se):
-        df = n_clusters - 1.0
-    else:
-        own = error.covariance[:, 0, 0]
-        total = se**2 + float(own.sum())
-        spread = se**4 / (n_clusters - 1) + float((own**2 / error.df).sum())
-        df, se = total**2 / spread if spread > 0 else n_clusters - 1.0, float(np.sqrt(total))
-    half = float(sps.t.ppf(0.5 + level / 2, df)) * se if np.isfinite(df) else float("nan")
-    return Interval(estimate, estimate - half, estimate + half, se, n_clusters, df)
+def t_interval(own: Interval, error: LeftOut | None = None, bias: float = 0.0, level: float = 0.95) -> Interval:
+    """t interval of an estimate whose items give it the t interval ``own`` and whose instrument gives it the error
+    ``error`` (k = 1): the variances add up, with Satterthwaite's degrees of freedom (1946, doi:10.2307/3002019). ``bias`` is taken
+    away from the estimate."""
+    df = own.n_clusters - 1.0 if np.isnan(own.df) else own.df
+    se = own.se
+    if error is not None and np.isfinite(se):
+        parts = error.covariance[:, 0, 0]
+        total = se**2 + float(parts.sum())
+        spread = se**4 / df + float((parts**2 / error.df).sum())
+        df, se = total**2 / spread if spread > 0 else df, float(np.sqrt(total))
+    estimate = own.estimate - bias
+    half = float(sps.t.ppf(0.5 + level / 2, df)) * se
+    return Interval(estimate, estimate - half, estimate + half, se, own.n_clusters, df)

@@ -25,6 +25,9 @@ from llmct_bench.traits.estimand import (
 
 NAME = "joy_bias"
 FOLDS = 5
+#: Noise that softens the decisions, as a share of the covariance within emotion x intensity; and groups of scenarios
+#: that are left out together.
+SMOOTH, _GROUPS = 0.25, 24
 #: Near chance the class whose centroid lies nearest to the middle is chosen too often (hubness), whatever the model
 #: feels; a bias is only given where accuracy is surely above this multiple of chance.
 ENOUGH = 1.25
@@ -33,21 +36,25 @@ Floats = NDArray[np.float64]
 
 
 def estimate(m: Measurement) -> TraitEstimate:
-    """Bias of nearest-centroid decisions towards joy. Rates are those of Gaussian noise around the mean of every
-    emotion x intensity: counted decisions, which stand in the details, jump when a centroid moves and have no standard
-    error that could be trusted."""
+    """Bias of nearest-centroid decisions towards joy. Decisions are softened by a part of the noise: hard ones, whose
+    bias stands in the details as ``counted``, jump when a centroid moves and have no standard error that could be
+    trusted."""
     names = core_emotions(m.layout.index)
     if "joy" not in names or len(names) < 3:
         return no_estimate(NAME, f"joy and two other core emotions are needed, there are: {', '.join(names) or 'none'}")
     design, joy = m.layout.made(decisions), names.index("joy")
+    n = len(design.scenarios)
 
     def statistic(values: Floats, weights: Floats) -> Floats:
-        return np.asarray(bias(design.expected(values, weights), joy))
+        return np.asarray(bias(np.einsum("bs,bsek->bek", weights, design.soft(values, weights)), joy))
 
-    own, pseudo = jackknife_t(lambda w: statistic(m.values, w), len(design.scenarios))
-    everything = np.ones((1, len(design.scenarios)))
+    own, _ = jackknife_t(lambda w: statistic(m.values, w), n, groups=_GROUPS)
+    everything = np.ones((1, n))
     error = m.error(lambda v: statistic(v, everything))
-    interval = t_interval(own.estimate, own.se, own.n_clusters, error)
+    interval = t_interval(own, error)
+    # one value a scenario, for comparisons in pairs: with the centroids held, and brought to the standard error
+    _, pseudo = jackknife_t(lambda w: bias(np.tensordot(w, design.soft(m.values, everything)[0], 1), joy), n)
+    pseudo = own.estimate + (pseudo - pseudo.mean()) * (own.se * np.sqrt(n) / max(float(pseudo.std(ddof=1)), 1e-300))
     chosen = design.decide(m.values)
     table = design.confusion(chosen)
     right = cluster_t(np.trace(table, axis1=1, axis2=2) / table.sum(axis=(1, 2)))
@@ -91,12 +98,13 @@ class Decisions:
     owner: NDArray[np.intp]
     balanced: bool
 
-    def expected(self, values: Floats, weights: Floats) -> Floats:
-        """Expected confusion tables (B, n_emotions true, n_emotions chosen) of the scenarios weighted by ``weights``
-        (B, n_scenarios): centroids, covariances and rates are those of the weighted scenarios."""
+    def soft(self, values: Floats, weights: Floats) -> Floats:
+        """Expected confusion tables (B, n_scenarios, n_emotions true, n_emotions chosen) when Gaussian noise with
+        `SMOOTH` times the covariance within emotion x intensity is added to every item; centroids and covariances are
+        those of the scenarios weighted by ``weights`` (B, n_scenarios)."""
         use = self.true >= 0
         p, cell, scenario = values[self.rows[use], : len(NAMES)], self.cell[use], self.scenario[use]
-        n, cells, d = len(self.scenarios), len(self.owner), p.shape[1]
+        n, cells, d, k = len(self.scenarios), len(self.owner), p.shape[1], len(self.names)
         grouped = sums(scenario * cells + cell, n * cells)
         count = weights @ (grouped @ np.ones(len(p))).reshape(n, cells)
         means = (weights @ (grouped @ p).reshape(n, cells * d)).reshape(-1, cells, d) / count[..., None]
@@ -104,14 +112,16 @@ class Decisions:
         scatter = (weights @ (sums(scenario, n) @ square)).reshape(-1, d, d)
         scatter = scatter - np.einsum("bc,bcp,bcq->bpq", count, means, means, optimize=True)
         total = count.sum(axis=1)[:, None, None]
-        member = (self.owner[None, :] == np.arange(len(self.names))[:, None]).astype(np.float64)
+        member = (self.owner[None, :] == np.arange(k)[:, None]).astype(np.float64)
         size = count @ member.T
         centroids = np.einsum("ec,bc,bcd->bed", member, count, means, optimize=True) / size[..., None]
         apart = means - centroids[:, self.owner]
         spread = scatter + np.einsum("bc,bcp,bcq->bpq", count, apart, apart, optimize=True)
-        precision = np.linalg.pinv(spread / (total - len(self.names)), rcond=1e-4, hermitian=True)
-        rates = decision_rates(means, scatter / (total - cells), centroids, precision)
-        return np.asarray(np.einsum("ec,bc,bck->bek", member, count, rates, optimize=True))
+        precision = np.linalg.pinv(spread / (total - k), rcond=1e-4, hermitian=True)
+        noise = SMOOTH * scatter / np.maximum(total - cells, 1.0)
+        rates = decision_rates(np.broadcast_to(p, (len(weights), *p.shape)), noise, centroids, precision)
+        table = sums(scenario * k + self.true[use], n * k)
+        return np.stack([(table @ r).reshape(n, k, k) for r in rates])
 
     def decide(self, values: Floats) -> NDArray[np.int64]:
         """The nearest emotion centroid of every row, Mahalanobis, equal priors: its place in ``names``. Centroids and
@@ -190,7 +200,7 @@ ESTIMAND = Estimand(
     meaning="+ : items, weak ones above all, fall to joy more often than to the other emotions",
     controls=(
         "origin-free: a constant on every state cancels",
-        "Gaussian rates, counted decisions beside them",
+        "decisions softened by a quarter of the noise, counted ones beside them",
         "equal priors",
     ),
     validity=("emotions and intensities balanced", "accuracy of the decisions surely above 1.25 × chance"),

@@ -107,7 +107,7 @@ def half_life(m: Measurement) -> TraitEstimate:
 
     own, pseudo = jackknife_t(log_half_life, len(data))
     error = m.error(lambda v: np.log(half_lives(lags, e.table(e.responses(v)).mean(axis=0)[None, after])))
-    log_h = t_interval(own.estimate, own.se, own.n_clusters, error)
+    log_h = t_interval(own, error)
     estimate, low, high = (float(np.exp(np.clip(v, -50, 50))) for v in (log_h.estimate, log_h.low, log_h.high))
     interval = Interval(_censor(estimate), _censor(low), _censor(high), log_h.se, log_h.n_clusters)
     early, late = data[:, lags <= 2].mean(axis=1), data[:, lags >= lags.max() * 0.75].mean(axis=1)

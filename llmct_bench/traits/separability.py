@@ -32,7 +32,7 @@ def estimate(m: Measurement) -> TraitEstimate:
     own, pseudo = table.jackknife(m.values[rows, :_E])
     error = m.error(lambda v: table.d2(v[rows, :_E]))
     bias = float(error.bias[0]) if error else 0.0
-    interval = t_interval(own.estimate - bias, own.se, own.n_clusters, error)
+    interval = t_interval(own, error, bias)
     return result(
         NAME,
         interval,

@@ -38,7 +38,7 @@ def estimate(m: Measurement) -> TraitEstimate:
 
     error = m.error(effect)
     own, neutral = cluster_t(did), cluster_t(by_context[:, _NEUTRAL])
-    interval = t_interval(own.estimate, own.se, own.n_clusters, error)
+    interval = t_interval(own, error)
     by_dose = doses(y)
     grows = cluster_t(by_dose[:, -1] - by_dose[:, 0]) if by_dose.shape[1] > 1 else None
     share = fieller(did, by_context[:, _NEUTRAL])
