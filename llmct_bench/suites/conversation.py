@@ -77,6 +77,15 @@ class Conversation(BaseModel):
             raise ValueError("control: it must have the same roles in the same order as the conversation")
         return self
 
+    def heard(self) -> Conversation:
+        """The first conversation and its control up to the last message of the user: what a model is to answer.
+        Raises SuiteError where no user speaks."""
+        cut = [_heard(m) for m in (self.prompt[0], *filter(None, [self.control]))]
+        spoken = sum(m.role != "system" for m in cut[0].messages)
+        return self.model_copy(
+            update={"prompt": (cut[0],), "control": (*cut[1:], None)[0], "stages": self.stages[:spoken]}
+        )
+
     def suite(self) -> Suite:
         """The same as a suite: one item a conversation, read after every message that is not the system's; one a
         reference state, read at its end. Ids: ``prompt-N``, ``control``, ``reference/LABEL``."""
@@ -100,6 +109,13 @@ class Conversation(BaseModel):
         )
         card = SuiteCard(name="conversation", version="0", design="circumplex", summary=self.name, licence="the user's")
         return Suite(card, items)
+
+
+def _heard(conversation: Messages) -> Messages:
+    last = max((n for n, m in enumerate(conversation.messages) if m.role == "user"), default=-1)
+    if last < 0:
+        raise SuiteError("there is no message of a user that a model could answer")
+    return Messages(messages=conversation.messages[: last + 1])
 
 
 def read_conversation(path: Path) -> Conversation:
