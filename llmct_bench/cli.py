@@ -29,7 +29,7 @@ from llmct_bench.commands.options import (
     Suites,
     print_table,
 )
-from llmct_bench.errors import LlmctError
+from llmct_bench.errors import LlmctError, ResultError
 
 app = typer.Typer(
     name="llmct-bench",
@@ -102,6 +102,10 @@ def scan(
     model: Annotated[str, typer.Argument(help="Name, Hub id or local folder.")],
     conversation: Annotated[str, typer.Argument(help="A conversation or Activation Lab file (YAML); ct-scan: ours.")],
     output: Annotated[Path | None, typer.Option(help="Write all messages x points as CSV here.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Write the page ct-scan.html and its figures to this folder.")] = None,
+    generate: Annotated[
+        int, typer.Option(help="Let the model answer the last user message itself with so many tokens.", min=0)
+    ] = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
     offline: Offline = False,
@@ -109,17 +113,32 @@ def scan(
     allow_pickle: Pickle = False,
     as_json: AsJson = False,
 ) -> None:
-    """The CT picture of one conversation: raw cosines with its reference states, and corrected scores."""
+    """The CT picture of one conversation: raw cosines with its reference states, and corrected scores.
+
+    With --generate the messages up to the last one of the user are given to the model, and what it answers (greedily)
+    is scanned in their place in the conversation, token by token.
+    """
     from llmct_bench.benchmark import fitted
     from llmct_bench.ctscan import ct_scan, get_conversation
     from llmct_bench.models import LoadOptions
 
     read = get_conversation(conversation)
+    if generate:
+        read = read.heard()  # what cannot be answered is told before a model is loaded
     loaded, fit = fitted(model, LoadOptions(device, dtype, offline, trust_remote_code, allow_pickle))
-    found = ct_scan(loaded, read, fit)
+    found = ct_scan(loaded, read, fit, generate=generate)
+    written: list[Path] = []
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        found.frame.to_csv(output, index=False)
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            found.frame.to_csv(output, index=False)
+        except OSError as error:
+            raise ResultError(f"cannot write {output}: {error.strerror or error}") from error
+        written.append(output)
+    if to is not None:
+        from llmct_bench.ctpage import write
+
+        written += write(found, to)
     if as_json:
         print(found.frame.to_json(orient="records"))
         return
@@ -134,8 +153,8 @@ def scan(
     print_table(rows, header)
     minus = ", minus the control's" if read.control else " (no control: drift is not taken away)"
     print(f"scores in neutral SD at point {found.point}{minus}; raw: cosine of the last state, seed-compatible")
-    if output is not None:
-        print(output)
+    for path in written:
+        print(path)
 
 
 @app.command()

@@ -35,7 +35,8 @@ class CTScan:
 
     ``tokens``: one row a content token x point of every ``prompt-N``, with the columns conversation, message, token,
     text, point and the scores of the token's own state; the mean over the tokens of a message is the message's score,
-    and their texts joined are its text. ``model`` and ``title`` are the names of the model and of the conversation.
+    and their texts joined are its text. ``model`` and ``title`` are the names of the model and of the conversation;
+    ``generated``: the model wrote the last message of the conversation (and of its control) itself.
     """
 
     frame: pd.DataFrame
@@ -44,6 +45,7 @@ class CTScan:
     tokens: pd.DataFrame
     model: str
     title: str
+    generated: bool = False
 
     def table(self, conversation: str = "prompt-0") -> pd.DataFrame:
         """One row a message at the chosen point; with a control, its scores are subtracted."""
@@ -105,9 +107,8 @@ def ct_scan(
             "text": texts,
         }
     )
-    return CTScan(
-        frame, labels, fit.layer.point, _by_point(spans, scores[n:], fit.scores), model.card.name, conversation.name
-    )
+    by_token = _by_point(spans, scores[n:], fit.scores)
+    return CTScan(frame, labels, fit.layer.point, by_token, model.card.name, conversation.name, generated=bool(replies))
 
 
 def get_conversation(name: str) -> Conversation:
