@@ -39,8 +39,9 @@ def draw_all(picture: Picture, folder: Path) -> list[Path]:
     """Draw every figure that the picture allows, as SVG and PNG. Raises ResultError when the disk refuses."""
     written = []
     with drawing(folder), mpl.rc_context({"text.parse_math": False, "font.family": "DejaVu Sans"}):
-        for name, draw in FIGURES.items():
-            written += save(draw(picture), folder, name)
+        for name, (available, draw) in FIGURES.items():
+            if available(picture):
+                written += save(draw(picture), folder, name)
     return written
 
 
@@ -119,8 +120,6 @@ def raw_and_corrected(picture: Picture) -> Figure:
         )
     left.set(title="Raw: cosine with each reference state", ylabel="cosine")
     left.ticklabel_format(axis="y", useOffset=False)
-    if not picture.labels:
-        left.text(0.5, 0.5, "no reference states", ha="center", va="center", transform=left.transAxes, color=INVALID)
     right.axhline(0, color=_INK, lw=0.8)
     for k, emotion in enumerate(picture.emotions):
         right.plot(at, picture.corrected[:, picture.point, k], color=EMOTION_COLOURS[emotion], lw=2, label=emotion)
@@ -182,12 +181,14 @@ def tokens(picture: Picture) -> Figure:
     return figure
 
 
+Available = Callable[[Picture], object]
 Draw = Callable[[Picture], Figure]
-FIGURES: dict[str, Draw] = {
-    "ct-heat-map": heat_map,
-    "ct-trajectory": trajectory,
-    "ct-raw-and-corrected": raw_and_corrected,
-    "ct-tokens": tokens,
+#: Name -> whether the picture allows it (truthy), how it is drawn.
+FIGURES: dict[str, tuple[Available, Draw]] = {
+    "ct-heat-map": (lambda p: p.messages, heat_map),
+    "ct-trajectory": (lambda p: p.messages, trajectory),
+    "ct-raw-and-corrected": (lambda p: p.labels, raw_and_corrected),
+    "ct-tokens": (lambda p: p.messages, tokens),
 }
 
 
@@ -208,17 +209,21 @@ def _stages(ax: Axes, picture: Picture) -> None:
     """Message numbers, and under them what the messages were written to carry."""
     ax.set_xlabel("message")
     groups = [list(g) for _, g in groupby(range(len(picture.messages)), key=lambda n: picture.messages[n].stage)]
-    named = [(g, _short(picture.messages[g[0]].stage, 18)) for g in groups if picture.messages[g[0]].stage]
+    named = [(g, _short(picture.messages[g[0]].stage, 16)) for g in groups if picture.messages[g[0]].stage]
     if not named:
         return
-    ax.set_xlabel("message, and what it was written to carry")
+    last = len(picture.messages) - 1
+    designed = any(g[-1] < last or not picture.generated for g, _ in named)
+    ax.set_xlabel("message, and what it was written to carry" if designed else "message")
     second = ax.secondary_xaxis("bottom")
     second.set_xticks([(g[0] + g[-1]) / 2 for g, _ in named], [t for _, t in named], rotation=45, ha="right")
     second.tick_params(axis="x", pad=16, length=0)
     for label in second.get_xticklabels():
         label.set_rotation_mode("anchor")
     second.spines[:].set_visible(False)
-    ax.xaxis.labelpad = 48
+    ax.xaxis.labelpad = 10 + 4.2 * max(
+        len(t) for _, t in named
+    )  # below the longest, at 45 degrees
 
 
 def _telling(picture: Picture) -> tuple[int, int]:

@@ -70,6 +70,7 @@
     else stages.push({ name: m.stage, start: n, stop: n + 1 });
   });
   const staged = stages.some((s) => s.name);
+  const designed = messages.some((m, n) => m.stage && !(data.generated && n === last));
   const cut = (text, n) => { const all = [...text]; return all.length > n ? all.slice(0, n - 1).join("") + "…" : text; };
 
   const frame = () => {
@@ -221,7 +222,7 @@
       `${name} message by message at layer ${layerName(state.point)}${neutral ? ", with the neutral control" : ""}; the numbers are in the table below.`);
     const tone = emotions.includes(name.split(".")[0]) ? name.split(".")[0] : "other";
     svg.style.setProperty("--tone", `var(--${tone})`);
-    const [marksAt, places] = ticks(low, high, 6);
+    const [marksAt, places] = ticks(low, high, 8);
     for (const v of marksAt) {
       draw(svg, "line", { x1: f.left, x2: f.x(messages.length), y1: y(v), y2: y(v), class: Math.abs(v) < 1e-9 ? "zero" : "grid" });
       const text = Math.abs(v) < 1e-9 ? "0" : v.toFixed(places).replace("-", "−");
@@ -251,7 +252,7 @@
       (!neutral ? "" : state.raw
         ? " Where the control moves with the conversation, the cosine follows roles and places, not what is said."
         : " The distance between the two lines is the corrected score.") +
-      (staged ? " Under the axis: what each message was written to carry." : "");
+      (designed ? " Under the axis: what each message was written to carry." : "");
     const keys = [["own", "conversation"], ...(neutral ? [["control", "neutral control"]] : [])].map(([kind, text]) => {
       const item = element("li"), sample = draw(item, "svg", { viewBox: "0 0 35 12", "aria-hidden": "true" });
       sample.style.setProperty("--tone", `var(--${tone})`);
@@ -341,7 +342,10 @@
     event.preventDefault();
     all[Math.max(0, Math.min(end, to))].focus();
   });
-  addEventListener("scroll", hideTip, { passive: true });
+  addEventListener("scroll", () => {
+    if ($("strip").contains(document.activeElement) && !$("tip").hidden) showTip(document.activeElement);
+    else hideTip();
+  }, { passive: true });
 
   // --- the numbers -------------------------------------------------------------------------------------------------
 

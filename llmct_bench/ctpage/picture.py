@@ -111,4 +111,4 @@ def limit(values: Floats) -> float:
 
 def _array(rows: pd.DataFrame, columns: list[str]) -> Floats:
     points = int(rows["point"].max()) + 1
-    return rows[columns].to_numpy(np.float64).reshape(-1, points, len(columns))
+    return rows[columns].to_numpy(np.float64).reshape(len(rows) // points, points, len(columns))
