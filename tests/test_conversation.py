@@ -14,6 +14,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -25,11 +26,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from llmct_bench.adapters import LoadedModel
-from llmct_bench.affect import AffectFit
+from llmct_bench.affect import AffectFit, score
 from llmct_bench.benchmark import fitted
 from llmct_bench.ctscan import CTScan, ct_scan, get_conversation
 from llmct_bench.emotions import ALL_NAMES, NAMES, lexicon
 from llmct_bench.errors import LlmctError, SuiteError
+from llmct_bench.scanner import scan
 from llmct_bench.suites import Item, shipped_root
 from llmct_bench.suites.baseline import bag_of_words
 from llmct_bench.suites.conversation import Conversation, read_conversation
@@ -317,6 +319,48 @@ def test_the_frame_has_a_row_for_every_message_and_point(
     assert list(at["role"]) == [m["role"] for m in data["prompt"]["messages"]]
     assert list(at["stage"]) == data["stages"]
     assert np.isfinite(scanned.frame.select_dtypes("number").to_numpy()).all()
+
+
+def test_the_scores_of_messages_are_those_of_a_scan_of_messages(
+    phantom: tuple[LoadedModel, AffectFit], scanned: CTScan
+) -> None:
+    """To the bit, though every token is read in the same run, which runs no more tokens."""
+    model, fit = phantom
+    whole = scan(model, get_conversation("ct-scan").suite())
+    said = ~whole.index["item"].str.startswith("reference/").to_numpy()
+    assert np.array_equal(score(whole, fit).values[said], by_point(scanned.frame, fit))
+    seen = 0
+
+    def count(module: Any, args: Any, inputs: dict[str, Any]) -> None:
+        nonlocal seen
+        seen += inputs["input_ids"].numel()
+
+    handle = model.adapter.decoder.register_forward_pre_hook(count, with_kwargs=True)
+    ct_scan(model, get_conversation("ct-scan"), fit)
+    handle.remove()
+    assert whole.plan is not None
+    assert seen == whole.plan.padded
+
+
+def by_point(frame: pd.DataFrame, fit: AffectFit) -> np.ndarray:
+    """Scores (rows, points, scores) of a long table."""
+    return frame[list(fit.scores)].to_numpy().reshape(-1, frame["point"].nunique(), len(fit.scores))
+
+
+def test_every_token_is_scored(phantom: tuple[LoadedModel, AffectFit], scanned: CTScan) -> None:
+    """As in a scan of all tokens; their mean is the message's score, and their texts are the message."""
+    model, fit = phantom
+    talk = get_conversation("ct-scan")
+    states = scan(model, replace(talk.suite(), items=talk.suite().items[:1]), pooling="all")
+    np.testing.assert_allclose(by_point(scanned.tokens, fit), score(states, fit).values, atol=0.02)
+    first = scanned.tokens[scanned.tokens["point"] == 0]
+    assert set(first["conversation"]) == {"prompt-0"}
+    assert list(first["token"]) == list(states.index["token"])
+    for n, message in enumerate(talk.prompt[0].messages):
+        assert "".join(first.loc[first["message"] == n, "text"]) == message.content
+    means = scanned.tokens.groupby(["message", "point"])[list(fit.scores)].mean()
+    own = scanned.frame[scanned.frame["conversation"] == "prompt-0"]
+    np.testing.assert_allclose(means, own[list(fit.scores)], atol=0.02)  # single precision, of scores up to 80
 
 
 def test_the_table_takes_the_control_away(scanned: CTScan) -> None:

@@ -343,7 +343,8 @@
     all[Math.max(0, Math.min(end, to))].focus();
   });
   addEventListener("scroll", () => {
-    if ($("strip").contains(document.activeElement) && !$("tip").hidden) showTip(document.activeElement);
+    const at = $("strip").querySelector(".token:hover") || $("strip").querySelector(".token:focus");
+    if (at && !$("tip").hidden) showTip(at);
     else hideTip();
   }, { passive: true });
 
