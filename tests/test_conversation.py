@@ -31,6 +31,7 @@ from llmct_bench.benchmark import fitted
 from llmct_bench.ctscan import CTScan, ct_scan, get_conversation
 from llmct_bench.emotions import ALL_NAMES, NAMES, lexicon
 from llmct_bench.errors import LlmctError, SuiteError
+from llmct_bench.models.phantoms.tokenizer import split_words
 from llmct_bench.scanner import scan
 from llmct_bench.suites import Item, shipped_root
 from llmct_bench.suites.baseline import bag_of_words
@@ -357,7 +358,9 @@ def test_every_token_is_scored(phantom: tuple[LoadedModel, AffectFit], scanned: 
     assert set(first["conversation"]) == {"prompt-0"}
     assert list(first["token"]) == list(states.index["token"])
     for n, message in enumerate(talk.prompt[0].messages):
-        assert "".join(first.loc[first["message"] == n, "text"]) == message.content
+        texts = first.loc[first["message"] == n, "text"]
+        assert "".join(texts) == message.content
+        assert [t.strip().lower() for t in texts] == split_words(message.content)
     means = scanned.tokens.groupby(["message", "point"])[list(fit.scores)].mean()
     own = scanned.frame[scanned.frame["conversation"] == "prompt-0"]
     np.testing.assert_allclose(means, own[list(fit.scores)], atol=0.02)  # single precision, of scores up to 80
