@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +18,14 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from llmct_bench.adapters import LoadedModel, wrap
+from llmct_bench.adapters import LoadedModel, load, wrap
 from llmct_bench.adapters.chat import encode, render_text
 from llmct_bench.affect import AffectFit, LayerChoice
 from llmct_bench.benchmark import fitted
 from llmct_bench.ctscan import GENERATED, CTScan, ct_scan
 from llmct_bench.emotions import NAMES
 from llmct_bench.errors import ModelError, SuiteError
+from llmct_bench.models import LoadOptions
 from llmct_bench.replies import generate_reply, token_texts
 from llmct_bench.suites import Turn
 from llmct_bench.suites.conversation import Conversation
@@ -282,3 +286,32 @@ def test_a_short_context_is_told_before_anything_is_generated() -> None:
     model.tokenizer.model_max_length = 20
     with pytest.raises(SuiteError, match="context of 20 tokens"):
         ct_scan(replace(model), conversation(*TALK), random_fit(), generate=5)
+
+
+def test_a_trained_model_without_a_template_tells_on() -> None:
+    """Greedily, from ``Assistant:``, in words; the strip of tokens reads as it would be printed."""
+    folder = Path(os.environ.get("LLMCT_SHARED") or Path(__file__).parents[2] / "shared") / "models" / "stories260k"
+    if not (folder / "config.json").is_file():
+        pytest.skip("no stories260k in the shared folder: set LLMCT_SHARED to the folder that holds models/")
+    model = load(str(folder), LoadOptions(device="cpu", offline=True))
+    story = (Turn(role="user", content="Once upon a time there was a little dog. He had a big red ball."),)
+    reply = generate_reply(model, story, 30)
+    assert list(reply.tokens) == expected_reply(model, reply.prompt, 30)
+    text = "".join(reply.texts)
+    assert re.fullmatch(r"[A-Za-z ,.!'\"\n]+", text), text
+    whole = model.tokenizer.decode(reply.prompt + reply.tokens, clean_up_tokenization_spaces=False)
+    assert whole.endswith(text)
+    fit = replace(random_fit(), **shaped(model))
+    scan = ct_scan(model, conversation(*story), fit, generate=30)
+    assert shown(scan, 0) == story[0].content
+    assert shown(scan, 1) == text
+
+
+def shaped(model: LoadedModel) -> dict[str, Any]:
+    """Random directions of a model's shape."""
+    rng, points, width = np.random.default_rng(0), model.adapter.n_layers + 1, model.adapter.d_model
+    return {
+        "directions": rng.normal(size=(points, 6, width)).astype(np.float32),
+        "offsets": rng.normal(size=(2, points, 6)),
+        "references": rng.normal(size=(points, len(NAMES), width)).astype(np.float32),
+    }

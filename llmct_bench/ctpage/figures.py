@@ -25,12 +25,12 @@ from llmct_bench.plotting import EMOTION_COLOURS, INVALID, drawing, save
 
 #: Blue over nothing to orange: told apart by colour-blind readers, and the middle is 0.
 DIVERGING = LinearSegmentedColormap.from_list(
-    "ct", ["#0b3c70", "#1c62ab", "#7fa9d3", "#f4f2ef", "#eda36d", "#c8500a", "#7a2c00"]
+    "ct", ["#0b3c70", "#1c5fa6", "#7fa9d3", "#f4f2ef", "#eda36d", "#c8500a", "#7a2c00"]
 )
 #: The strip of tokens: columns and lines of text, and in inches its width, a line, and the room above and below.
 _COLUMNS, _LINES = 96, 24
 _WIDE, _LINE, _HEAD, _FOOT = 9.6, 0.3, 0.6, 0.75
-_DARK = 0.6  # share of the scale from which ink is white
+_DARK = 2 / 3  # share of the scale from which ink is white
 _ADVANCE = 0.602  # of a character of DejaVu Sans Mono, in units of its size
 _INK, _LONG = "#1b1c1f", 40
 
@@ -221,9 +221,7 @@ def _stages(ax: Axes, picture: Picture) -> None:
     for label in second.get_xticklabels():
         label.set_rotation_mode("anchor")
     second.spines[:].set_visible(False)
-    ax.xaxis.labelpad = 10 + 4.2 * max(
-        len(t) for _, t in named
-    )  # below the longest, at 45 degrees
+    ax.xaxis.labelpad = 10 + 4.2 * max(len(t) for _, t in named)  # below the longest, at 45 degrees
 
 
 def _telling(picture: Picture) -> tuple[int, int]:

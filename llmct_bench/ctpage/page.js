@@ -23,7 +23,6 @@
   const corrected = (m, p, e) => own(m, p, e) - (control ? control(m, p, e) : 0);
   const ofToken = (m, t, p, e) => token(starts[m] + t, p, e) - (control ? control(m, p, e) : 0);
   const shown = (m, p) => (state.raw ? raw(m, p, state.label) : corrected(m, p, state.emotion));
-  const clip = (x) => Math.max(-1, Math.min(1, x));
 
   const digits = data.limits.scores < 0.5 ? 3 : data.limits.scores < 20 ? 2 : 1;
   const signed = (x, n = digits) => (Math.abs(x) < 0.5 * 10 ** -n ? "0" : (x > 0 ? "+" : "−") + Math.abs(x).toFixed(n));
@@ -34,8 +33,11 @@
   const messageName = (m) => [m, messages[m].role, messages[m].stage].filter((x) => x !== "").join(" · ");
 
   /** Colours are mixed by the style sheet, so that they follow its theme. */
-  const mix = (x) => `color-mix(in oklab, var(--${x < 0 ? "neg" : "pos"}) ${(100 * Math.abs(clip(x))).toFixed(1)}%, var(--zero))`;
-  const mixCosine = (x) => `color-mix(in oklab, var(--cosine) ${(100 * Math.max(0, clip(x))).toFixed(1)}%, var(--zero))`;
+  const paint = (what, tone, strength) => {
+    what.dataset.tone = tone;
+    what.style.setProperty("--t", Math.min(1, Math.abs(strength)).toFixed(3));
+  };
+  const paintSigned = (what, x) => paint(what, x < 0 ? "neg" : "pos", x);
 
   const cosines = () => {
     let low = Infinity, high = -Infinity;
@@ -123,8 +125,7 @@
     cells.length = 0;
     for (let m = 0; m < messages.length; m++)
       for (let p = 0; p < points; p++) {
-        const gap = f.step > 8 ? 1 : 0;
-        const cell = draw(svg, "rect", { x: f.x(m), y: y(p), width: f.step - gap, height: row - (row > 6 ? 1 : 0), class: "cell" });
+        const cell = draw(svg, "rect", { x: f.x(m), y: y(p), width: f.step - (f.step > 8 ? 1 : 0), height: row - (row > 16 ? 1 : 0), class: "cell" });
         cell.dataset.place = `${m} ${p}`;
         cells.push(cell);
       }
@@ -157,7 +158,8 @@
     for (const cell of cells) {
       const [m, p] = cell.dataset.place.split(" ").map(Number);
       const value = shown(m, p);
-      cell.style.fill = state.raw ? mixCosine((value - low) / (high - low || 1)) : mix(value / high);
+      if (state.raw) paint(cell, "cos", (value - low) / (high - low || 1));
+      else paintSigned(cell, value / high);
       cell.replaceChildren(title(`${messageName(m)}\nlayer ${p}: ${name} ${written(value)}`));
     }
     $("ramp").className = state.raw ? "sequential" : "diverging";
@@ -298,8 +300,7 @@
     const e = state.emotion, end = data.limits.tokens;
     for (const span of $("strip").children) {
       const t = Number(span.dataset.token), value = ofToken(state.message, t, state.point, e);
-      span.style.background = mix(value / end);
-      span.style.setProperty("--t", Math.abs(clip(value / end)).toFixed(3));
+      paintSigned(span, value / end);
       span.setAttribute("aria-label", `${tokenName(t)}: ${emotions[e]} ${signed(value)} SD`);
       span.setAttribute("aria-selected", String(t === state.token));
     }
