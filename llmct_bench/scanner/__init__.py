@@ -1,7 +1,7 @@
 """The scan: render, plan, capture."""
 
-from llmct_bench.scanner.capture import OutOfMemory, capture
-from llmct_bench.scanner.plan import TOKEN_BUDGET, Batch, Packing, Plan, Read, Segment, make_plan
+from llmct_bench.scanner.capture import BatchEdit, OutOfMemory, capture
+from llmct_bench.scanner.plan import TOKEN_BUDGET, Batch, Packing, Plan, Read, Segment, make_plan, separate_plan
 from llmct_bench.scanner.pooling import Pooling, pooled
 from llmct_bench.scanner.render import Readout, Rendered, render
 from llmct_bench.scanner.states import Projections, States, plan_scan, scan, scan_projected
@@ -9,6 +9,7 @@ from llmct_bench.scanner.states import Projections, States, plan_scan, scan, sca
 __all__ = [
     "TOKEN_BUDGET",
     "Batch",
+    "BatchEdit",
     "OutOfMemory",
     "Packing",
     "Plan",
@@ -26,4 +27,5 @@ __all__ = [
     "render",
     "scan",
     "scan_projected",
+    "separate_plan",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -102,6 +104,16 @@ class Project:
         self.parts[where] = self._own.double().cpu().numpy()
 
 
+@dataclass(frozen=True)
+class BatchEdit:
+    """An edit that knows the batch under way: every pass goes on with ``change(batch, value)`` in place of the value
+    (rows, width, d_model) at ``point``. The reads of the batch say where in the flattened (rows x width) tokens the
+    content of each readout (suite order) lies."""
+
+    point: Point
+    change: Callable[[Batch, Tensor], Tensor]
+
+
 class OutOfMemory(ModelError):
     """A pass did not fit; ``done`` readouts (suite order) are stored. ``single``: it was one sequence, so that no
     smaller pass is possible."""
@@ -117,12 +129,14 @@ def capture(
     points: Sequence[Point],
     sink: Sink,
     progress: Callable[[int], None] = lambda tokens: None,
+    edit: BatchEdit | None = None,
 ) -> None:
     """Run the plan into a sink. Means are accumulated in float32 whatever the model's dtype; blocks after the last
-    point do not run. ``progress`` is told the tokens of every batch. Raises OutOfMemory when a pass does not fit."""
+    point do not run. ``progress`` is told the tokens of every batch. ``edit``: what is read is read under it, also at
+    its own point. Raises OutOfMemory when a pass does not fit."""
     gather, until = _Gather(sink), model.adapter.depth(points)
     done: set[int] = set()
-    with torch.inference_mode(), model.adapter.reading(points, gather):
+    with torch.inference_mode(), _editing(model, edit, gather), model.adapter.reading(points, gather):
         for batch in plan.batches:
             try:
                 gather.prepare(batch, model.device)
@@ -143,6 +157,12 @@ def capture(
             progress(sum(map(len, batch.rows)))
 
 
+def _editing(model: LoadedModel, edit: BatchEdit | None, gather: _Gather) -> AbstractContextManager[None]:
+    if edit is None:
+        return nullcontext()
+    return model.adapter.editing(edit.point, lambda value: edit.change(gather.batch, value))
+
+
 def _pad(batch: Batch) -> Tensor:
     ids = np.zeros((len(batch.rows), batch.width), np.int64)
     for i, row in enumerate(batch.rows):
@@ -153,13 +173,14 @@ def _pad(batch: Batch) -> Tensor:
 class _Gather:
     """The reader on the hooks: takes the rows that the batch's readouts need and reduces them on the device."""
 
+    batch: Batch
     where: NDArray[np.intp]
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
 
     def prepare(self, batch: Batch, device: torch.device) -> None:
-        reads = batch.reads
+        self.batch, reads = batch, batch.reads
         self.where = np.array([r.index for r in reads], np.intp)
         spans = [np.concatenate([np.arange(a, b) for a, b in r.pieces]) for r in reads]
         lengths = torch.tensor([len(s) for s in spans])

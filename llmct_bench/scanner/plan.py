@@ -9,7 +9,7 @@ stands once, at the position that it has in its sequences, and attends to its ow
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmct_bench.scanner.render import Readout
 from llmct_bench.scanner.trie import Tokens, Trie, build_trie
@@ -103,6 +103,30 @@ def make_plan(readouts: Sequence[Readout], budget: int = TOKEN_BUDGET, packing: 
     if packing is not None:
         batches += _packed(packed, packing, trie, below, members, readouts)
     return Plan(tuple(batches), trie.tokens, sum(len(r.tokens) for r in readouts))
+
+
+def separate_plan(readouts: Sequence[Readout], budget: int = TOKEN_BUDGET) -> Plan:
+    """One row a readout, whatever readouts share: for passes in which the same tokens are not treated alike."""
+    order = sorted(range(len(readouts)), key=lambda i: len(readouts[i].tokens))
+    groups: list[list[int]] = []
+    for i in order:  # ascending: the new row is the widest
+        if not groups or len(readouts[i].tokens) * (len(groups[-1]) + 1) > budget:
+            groups.append([])
+        groups[-1].append(i)
+    batches = []
+    for group in groups:
+        rows = tuple(readouts[i].tokens for i in group)
+        width = len(rows[-1])
+        reads = (_read(i, readouts[i], [(0, r * width, len(rows[r]))]) for r, i in enumerate(group))
+        batches.append(Batch(rows, tuple(reads)))
+    tokens = [r.tokens for r in readouts]
+    return Plan(tuple(batches), build_trie(tokens).tokens, sum(map(len, tokens)))
+
+
+def renumbered(plan: Plan, numbers: Sequence[int]) -> Plan:
+    """The plan of some readouts with their ``numbers`` in the whole."""
+    batches = (replace(b, reads=tuple(replace(r, index=numbers[r.index]) for r in b.reads)) for b in plan.batches)
+    return replace(plan, batches=tuple(batches))
 
 
 def _split(trie: Trie, packing: Packing | None) -> tuple[list[int], list[int]]:

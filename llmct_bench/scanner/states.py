@@ -21,9 +21,9 @@ from llmct_bench.adapters import LoadedModel, Point
 from llmct_bench.adapters.architectures import ADAPTER_VERSION
 from llmct_bench.errors import ModelError, ResultError
 from llmct_bench.scanner.budget import packing, token_budget
-from llmct_bench.scanner.capture import Keep, OutOfMemory, Project, Sink, capture
+from llmct_bench.scanner.capture import BatchEdit, Keep, OutOfMemory, Project, Sink, capture
 from llmct_bench.scanner.files import open_arrays
-from llmct_bench.scanner.plan import Plan, make_plan
+from llmct_bench.scanner.plan import Plan, make_plan, renumbered, separate_plan
 from llmct_bench.scanner.pooling import Pooling, pooled
 from llmct_bench.scanner.render import Readout, Rendered, render
 from llmct_bench.suites import Suite
@@ -131,16 +131,18 @@ def scan_projected(
     budget: int | None = None,
     rendered: Rendered | None = None,
     progress: Progress = lambda tokens: None,
+    edit: BatchEdit | None = None,
 ) -> Projections:
     """The projections of a suite's states at every block boundary on ``directions`` (n_points, n_scores, d_model), and
     the cosines of its last tokens with ``references`` (n_points, n_references, d_model), taken inside the pass: the
     states themselves are never kept. ``parts``: a point's number and directions (n_parts, d_model) for this point only.
-    Raises as `scan` does."""
+    Under an ``edit`` every readout is run in a row of its own, because readouts that share tokens may be edited
+    differently. Raises as `scan` does."""
     rendered = _rendered(model, suite, rendered)
     points = model.adapter.residual_points()
     at, further = parts or (0, np.empty((0, directions.shape[-1])))
     sink = Project(directions, references, len(rendered.readouts), further, at)
-    plan = _run(model, rendered.readouts, points, sink, budget, progress)
+    plan = _run(model, rendered.readouts, points, sink, budget, progress, edit)
     _check(model, points, sink.values, sink.cosines)
     return Projections(sink.values, sink.cosines, sink.parts, rendered.index, rendered.left_out, plan)
 
@@ -167,32 +169,28 @@ def _run(
     sink: Sink,
     budget: int | None,
     progress: Progress,
+    edit: BatchEdit | None = None,
 ) -> Plan:
     """Run everything; when memory runs out, what is missing again with half the budget."""
-    first = plan = plan_scan(model, readouts, budget)
+
+    def planned(chosen: Sequence[Readout], size: int | None) -> Plan:
+        if edit is not None:
+            return separate_plan(chosen, size or token_budget(model))
+        return plan_scan(model, chosen, size)
+
+    first = plan = planned(readouts, budget)
     size = max(b.width * len(b.rows) for b in plan.batches)
     missing = list(range(len(readouts)))
     while True:
         try:
-            capture(model, plan, points, _Renumbered(sink, missing), progress)
+            capture(model, plan, points, sink, progress, edit)
             return first
         except OutOfMemory as error:
             size //= 2
             if error.single or size < _SMALLEST_BUDGET:
                 raise
-            missing = [old for new, old in enumerate(missing) if new not in error.done]
-        plan = plan_scan(model, [readouts[i] for i in missing], size)
-
-
-class _Renumbered:
-    """A sink for some of the readouts."""
-
-    def __init__(self, sink: Sink, numbers: Sequence[int]) -> None:
-        self.begin, self.take = sink.begin, sink.take
-        self._sink, self._numbers = sink, np.asarray(numbers, np.intp)
-
-    def end(self, where: NDArray[np.intp]) -> None:
-        self._sink.end(self._numbers[where])
+            missing = [i for i in missing if i not in error.done]
+        plan = renumbered(planned([readouts[i] for i in missing], size), missing)
 
 
 def _check(model: LoadedModel, points: Sequence[Point], *arrays: NDArray[Any]) -> None:
