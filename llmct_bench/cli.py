@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from llmct_bench import __version__
-from llmct_bench.commands import models, seed, suites
+from llmct_bench.commands import calibration, models, seed, suites
 from llmct_bench.commands.options import (
     ERRORS,
     AsJson,
@@ -40,7 +40,8 @@ app = typer.Typer(
 )
 app.add_typer(models.app, name="models")
 app.add_typer(suites.app, name="suites")
-app.command("seed")(seed.seed)
+app.command()(seed.seed)
+app.command()(calibration.spike)
 
 
 @app.command()
