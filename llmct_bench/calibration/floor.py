@@ -28,7 +28,7 @@ from llmct_bench.traits import TraitEstimate, estimate_all, measure, unavailable
 Progress = Callable[[int], None]
 
 #: Tokens per pass of the runs that must not differ from the usual one; in each the items come in the opposite order.
-BUDGETS = (64, 700, 8192)
+BUDGETS = (256, 700, 8192)
 #: Random halvings for the parallel forms.
 SPLITS = 20
 #: A trait whose reliability over the models is smaller is printed unranked.
@@ -92,7 +92,7 @@ def noise_floor(
             ]
             rounding = {t: max((_change(o[t], e) for o in others), default=math.nan) for t, e in found.items()}
             dtype = _dtype_change(half, suite, fit, keyworded, found, progress)
-            forms = _forms(scores, suite, fit, keyworded, splits, seed)
+            forms = _forms(list(found), scores, suite, fit, keyworded, splits, seed)
         for trait, e in found.items():
             facts = (trait, suite.key, e.estimate, e.se, e.valid, e.reason)
             out[trait] = Floor(*facts, rounding[trait], dtype[trait], forms[trait])
@@ -171,16 +171,18 @@ def _dtype_change(
     return dict.fromkeys(usual, math.nan)
 
 
-def _forms(scores: Scores, suite: Suite, fit: AffectFit, keyworded: bool, splits: int, seed: int) -> dict[str, float]:
+def _forms(
+    traits: Sequence[str], scores: Scores, suite: Suite, fit: AffectFit, keyworded: bool, splits: int, seed: int
+) -> dict[str, float]:
     """The parallel-forms error of each trait; halvings in which a half has no estimate do not count."""
     rng, scenario = np.random.default_rng(seed), scores.index["scenario"].to_numpy()
     names = np.unique(scenario.astype(str))
-    differences: dict[str, list[float]] = {}
+    differences: dict[str, list[float]] = {trait: [] for trait in traits}
     for _ in range(splits):
         one = np.isin(scenario.astype(str), rng.permutation(names)[: len(names) // 2])
         a, b = (_estimates(_part(scores, rows), suite, fit, keyworded) for rows in (one, ~one))
-        for trait in a:
-            differences.setdefault(trait, []).append(a[trait].estimate - b[trait].estimate)
+        for trait in traits:
+            differences[trait].append(a[trait].estimate - b[trait].estimate)
     return {t: _spread(d) / 2 for t, d in differences.items()}
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from llmct_bench.calibration.spike import PlantedTrait, SpikeIn
     from llmct_bench.stats import Interval
 
-#: The suites that are spiked and whose floor is measured.
+#: The suite that doses are planted in (its messages are in both roles), and those of the traits.
+_SPIKED = "shock"
 _SUITES = ("circumplex", "shock", "retention")
 
 
@@ -42,7 +43,7 @@ def spike(
 
     loaded, fit = fitted(model, LoadOptions(device, dtype, offline, trust_remote_code, allow_pickle))
     suites = [get_suite(name).limited(limit) for name in _SUITES]
-    shock, budget, bars = suites[1], token_budget or None, Bars()
+    budget, bars = token_budget or None, Bars()
     with bars.bars:
         tasks = ("spikes", "planted traits", "noise floor")
         steps = iter([bars.bars.add_task(t, total=None, total_text="") for t in tasks])
@@ -51,7 +52,7 @@ def spike(
         def advance(tokens: int) -> None:
             bars.bars.advance(step, tokens)
 
-        found = spike_in(loaded, shock, fit, budget=budget, progress=advance)
+        found = spike_in(loaded, get_suite(_SPIKED).limited(limit), fit, budget=budget, progress=advance)
         step = next(steps)
         planted = plant_traits(loaded, suites, fit, budget=budget, progress=advance)
         step = next(steps)

@@ -1,0 +1,215 @@
+"""Noise floors of traits, the reliability of their order, and the command that prints them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from handmade import Cli, card, trait
+
+from llmct_bench import LoadedModel, LoadOptions, Suite, get_suite, load, scan
+from llmct_bench.affect import AffectFit, fit_affect
+from llmct_bench.calibration import floor as flooring
+from llmct_bench.calibration.floor import RELIABLE, Floor, noise_floor, reliability
+from llmct_bench.commands import calibration as command
+from llmct_bench.errors import SuiteError
+from llmct_bench.models import get_model
+from llmct_bench.results import ResultCard
+
+PHANTOM = "phantom/neutral"
+
+
+@cache
+def model(dtype: str = "float32") -> LoadedModel:
+    return load(get_model(PHANTOM), LoadOptions("cpu", dtype))
+
+
+@cache
+def fit() -> AffectFit:
+    return fit_affect(scan(model(), get_suite("reference")))
+
+
+@cache
+def suites() -> tuple[Suite, ...]:
+    """Twelve scenarios that a phantom reads in each."""
+    return tuple(get_suite(name).limited(n) for name, n in (("circumplex", 28), ("shock", 14)))
+
+
+@cache
+def floors() -> dict[str, Floor]:
+    return noise_floor(model(), suites(), fit(), splits=2)
+
+
+# --- noise floors ---------------------------------------------------------------------------------------------------
+
+
+def test_other_passes_change_nothing_that_could_be_seen() -> None:
+    """A ten-thousandth of the standard error; joy bias counts decisions, so it does not move at all."""
+    found = floors()
+    assert list(found) == ["separability", "joy_bias", "neutral_offset", "dampening", "shock_absorption"]
+    for name, f in found.items():
+        assert f.trait == name
+        assert f.suite.startswith("shock" if name in ("dampening", "shock_absorption") else "circumplex")
+        assert math.isfinite(f.estimate)
+        assert f.rounding <= 1e-4 * f.se
+    assert sum(f.rounding > 0 for f in found.values()) >= 3  # the passes were other ones
+
+
+def test_half_precision_is_a_change_that_can_be_seen_and_stays_outside_of_the_model() -> None:
+    found = floors()
+    assert all(f.dtype > 10 * f.rounding for n, f in found.items() if n != "joy_bias")
+    assert model().dtype == "float32"
+    half = noise_floor(model("bfloat16"), suites()[1:], fit(), budgets=(), splits=0)
+    assert all(math.isnan(f.dtype) and math.isnan(f.rounding) and math.isnan(f.forms) for f in half.values())
+
+
+def test_parallel_forms_of_a_mean_have_its_standard_error() -> None:
+    """Of n numbers with variance s^2, the difference of the means of random halves has variance 4 s^2 / n, so half of
+    it is s / sqrt(n): exact for shock absorption, which is a mean, and near that for dampening, a ratio."""
+    found = noise_floor(model(), suites()[1:], fit(), budgets=(), splits=40)
+    assert found["shock_absorption"].forms == pytest.approx(found["shock_absorption"].se, rel=0.25)
+    assert found["dampening"].forms == pytest.approx(found["dampening"].se, rel=0.5)
+
+
+def test_the_worst_of_the_passes_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One budget of several that changes the assistant's scores is found, by as much as it changes the trait."""
+    usual = flooring._scores
+    budgets = []
+
+    def wrong(model: Any, suite: Suite, fit: Any, budget: int | None, progress: Any) -> Any:
+        scores = usual(model, suite, fit, budget, progress)
+        budgets.append(budget)
+        gain = np.where(scores.index["role"] == "assistant", 1.1 if budget == 700 else 1.0, 1.0)
+        return replace(scores, values=scores.values * gain[:, None, None])
+
+    monkeypatch.setattr(flooring, "_scores", wrong)
+    found = noise_floor(model(), suites()[1:], fit(), budgets=(500, 700, 4000), splits=0)["dampening"]
+    assert budgets == [None, 500, 700, 4000, None]
+    assert found.rounding == pytest.approx(0.1 * (1 - found.estimate), rel=1e-3)
+
+
+def test_too_few_scenarios_have_no_parallel_forms() -> None:
+    found = noise_floor(model(), [get_suite("shock").limited(8)], fit(), budgets=(), splits=3)
+    assert all(math.isnan(f.forms) for f in found.values())
+    assert all(math.isfinite(f.estimate) for f in found.values())
+
+
+def test_one_suite_a_design() -> None:
+    with pytest.raises(SuiteError, match=r"one suite a design: shock@\S+, shock@\S+$"):
+        noise_floor(model(), [suites()[1], get_suite("shock")], fit())
+
+
+def test_a_suite_that_cannot_be_read_has_no_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = fit()
+    monkeypatch.setattr(model().module.config, "max_position_embeddings", 8)
+    found = noise_floor(model(), suites(), own)
+    assert len(found) == 5
+    for f in found.values():
+        assert not f.valid
+        assert "context 8 tokens" in f.reason
+        assert all(math.isnan(v) for v in (f.estimate, f.rounding, f.dtype, f.forms))
+
+
+# --- reliability ----------------------------------------------------------------------------------------------------
+
+
+def simulated(between: float, within: float, models: int = 600, scenarios: int = 24, seed: int = 0) -> list[ResultCard]:
+    """Models whose true values have variance ``between``, scenarios of each ``within``."""
+    rng = np.random.default_rng(seed)
+    own = rng.normal(0, math.sqrt(between), models)
+    values = own[:, None] + rng.normal(0, math.sqrt(within), (models, scenarios))
+    rows = ({f"s{i}": float(v) for i, v in enumerate(row)} for row in values)
+    return [card(f"m{k}", trait(value=float(own[k]), per_cluster=row)) for k, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize(("between", "within"), [(1.0, 8.0), (1.0, 24.0), (0.2, 24.0)])
+def test_reliability_is_the_share_of_the_variance_between_models(between: float, within: float) -> None:
+    """Of the variance of a mean over 24 scenarios: b / (b + w / 24)."""
+    found = reliability(simulated(between, within))
+    assert set(found) == {("shock@1.0.0", "dampening")}
+    assert found["shock@1.0.0", "dampening"] == pytest.approx(between / (between + within / 24), abs=0.05)
+
+
+def test_models_that_are_alike_are_not_reliably_ordered() -> None:
+    assert reliability(simulated(0.0, 1.0))["shock@1.0.0", "dampening"] < 0.2 < RELIABLE
+    assert reliability(simulated(1.0, 1.0))["shock@1.0.0", "dampening"] > 0.95 > RELIABLE
+
+
+def test_reliability_is_of_valid_estimates_on_shared_scenarios() -> None:
+    cards = simulated(1.0, 8.0, models=5)
+    key = ("shock@1.0.0", "dampening")
+    wanted = reliability(cards)[key]
+    noise = {f"s{i}": 1e3 * (-1) ** i for i in range(24)}
+    invalid = card("x", trait(valid=False, per_cluster=noise))
+    longer = [replace(c, traits=[replace(t, per_cluster={**t.per_cluster, **extra}) for t in c.traits])
+              for c, extra in zip(cards, [{"only here": 1e6}, {"or here": -1e6}, {}, {}, {}], strict=True)]  # fmt: skip
+    assert reliability([*longer, invalid])[key] == pytest.approx(wanted)
+    other = card("a", trait("joy_bias"), suite="circumplex@1.0.0", design="circumplex")
+    both = reliability([*cards, other])
+    assert both[key] == pytest.approx(wanted)
+    assert math.isnan(both["circumplex@1.0.0", "joy_bias"])
+    assert math.isnan(reliability(cards[:2])[key])
+    assert math.isnan(reliability([*cards[:4], replace(cards[4], suite_hash="another")])[key])
+    assert math.isnan(reliability([invalid])[key])
+    assert reliability([]) == {}
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One suite, few passes."""
+    monkeypatch.setattr(command, "_SUITES", ("shock",))
+    monkeypatch.setattr(flooring, "noise_floor", partial(noise_floor, budgets=(700,), splits=2))
+    monkeypatch.setattr("llmct_bench.benchmark.fitted", lambda name, options: (load(name, options), fit()))
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_command_prints_what_it_found(cli: Cli) -> None:
+    done = cli("spike", PHANTOM, "--limit", 6, "--device", "cpu")
+    assert done.code == 0, done.err
+    assert "1.000000 [1.000000, 1.000000]" in done.out
+    lines = [line.split() for line in done.out.splitlines()]
+    plants = {tuple(w[:2]): w for w in lines if w[:1] in (["dampened"], ["absorbing"])}
+    assert plants["dampened", "dampening"][3] == "0.300"
+    assert plants["dampened", "dampening"][-1] == "0.300000"
+    assert plants["absorbing", "shock_absorption"][-1] == "1.000000"
+    assert any(w[:2] == ["dampening", "shock@1.0.0~limit6"] for w in lines)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_command_gives_strict_json(cli: Cli) -> None:
+    done = cli("spike", PHANTOM, "--limit", 6, "--device", "cpu", "--json")
+    assert done.code == 0, done.err
+    found = done.json
+    assert set(found) == {"spike", "planted", "floor"}
+    at = [r for r in found["spike"]["responses"] if r["planted"] == r["read"]]
+    assert at
+    assert all(abs(r["slope"]["estimate"] - 1) < 1e-5 for r in at)
+    assert found["floor"]["dampening"]["forms"] is None  # six scenarios have no halves
+    assert {p["trait"] for p in found["planted"]} == {"dampening", "shock_absorption"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (("phantom/neutrel",), 1, "did you mean phantom/neutral"),
+        (("/no/such/folder",), 1, "no config.json there"),
+        ((PHANTOM, "--dtype", "int3"), 1, "unknown dtype 'int3'"),
+        ((PHANTOM, "--limit", 3), 2, "at least 6"),
+        ((), 2, "Missing argument"),
+    ],
+)
+def test_bad_input_is_one_line(cli: Cli, arguments: tuple[Any, ...], code: int, line: str) -> None:
+    done = cli("spike", *arguments)
+    assert done.code == code
+    assert line in " ".join(done.err.split())
+    assert "Traceback" not in done.err
+    assert code == 2 or done.err.count("error:") == 1
+    assert torch.is_inference_mode_enabled() is False
