@@ -71,7 +71,7 @@ def test_half_precision_is_a_change_that_can_be_seen_and_stays_outside_of_the_mo
 def test_parallel_forms_of_a_mean_have_its_standard_error() -> None:
     """Of n numbers with variance s^2, the difference of the means of random halves has variance 4 s^2 / n, so half of
     it is s / sqrt(n): exact for shock absorption, which is a mean, and near that for dampening, a ratio."""
-    found = noise_floor(model(), suites()[1:], fit(), budgets=(), splits=40)
+    found = noise_floor(model(), suites()[1:], fit(), budgets=(), splits=24)
     assert found["shock_absorption"].forms == pytest.approx(found["shock_absorption"].se, rel=0.25)
     assert found["dampening"].forms == pytest.approx(found["dampening"].se, rel=0.5)
 

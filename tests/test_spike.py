@@ -36,6 +36,7 @@ from llmct_bench.emotions import NAMES
 from llmct_bench.errors import ModelError
 from llmct_bench.models import phantom_tokenizer
 from llmct_bench.scanner import Batch, Rendered, render, scan_projected, separate_plan
+from llmct_bench.suites import Item, Turn
 
 MODELS = ("llama", "gpt2", "phantom/zero-emotion")
 BLOCKS = {"llama": "model.layers", "gpt2": "transformer.h", "phantom/zero-emotion": "model.layers"}
@@ -237,13 +238,47 @@ def test_a_spiked_scan_is_transformers_own_forward_with_a_step(name: str) -> Non
         assert np.abs(found[i, point:] - unspiked(name)[i, point:]).max() > 0.1
 
 
+def tiny_suite(*conversations: tuple[str, ...]) -> Suite:
+    """Conversations, user and assistant in turn, whose messages of the user are all read."""
+    items = []
+    for i, texts in enumerate(conversations):
+        turns = tuple(Turn(role=("user", "assistant")[k % 2], content=text) for k, text in enumerate(texts))  # type: ignore[arg-type]
+        reads = tuple(range(0, len(texts), 2))
+        items.append(Item(id=f"{i}", scenario=f"{i}", emotion="joy", intensity=1, messages=turns, reads=reads))
+    return replace(suite(), items=tuple(items))
+
+
+def test_readouts_that_share_tokens_have_doses_of_their_own() -> None:
+    """The same text twice, texts with the same beginning, and messages of one conversation: a dose moves its own
+    readout only, also where a message that is dosed in one readout stands in the context of another."""
+    model, own = loaded("llama"), fit("llama")
+    shown = tiny_suite(
+        ("I was in the house", "I was in the car", "I was there"), ("I was in the house",), ("I was in the car and",)
+    )
+    found = render(shown, model.tokenizer, model.context)
+    assert [r.stop - r.start for r in found.readouts] == [5, 3, 5, 6]
+    assert found.readouts[0].tokens == found.readouts[2].tokens
+    doses = np.array([1.0, 0.0, -2.0, 0.0])
+    vectors = unit("llama", 1)[:1]
+
+    def run(doses: np.ndarray) -> np.ndarray:
+        edit = Spike(Point("resid", 1), doses[:, None], vectors).edit()
+        return scan_projected(model, shown, own.directions, own.references, edit=edit).values
+
+    shift = run(doses) - run(0 * doses)
+    assert shift[:, 1, 0] == pytest.approx(doses, abs=1e-5)
+    assert np.abs(shift[[1, 3]]).max() == 0.0
+    assert np.abs(shift[[0, 2], 3]).max(axis=1).min() > 1e-3
+
+
 def test_readouts_keep_their_doses_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     doses = np.random.default_rng(2).normal(size=(len(rendered("llama").readouts), len(NAMES)))
     spike = Spike(Point("resid", 1), doses, unit("llama", 1))
     wanted, run, refused = values("llama", spike), Adapter.run, []
+    middle = sorted(len(r.tokens) for r in rendered("llama").readouts)[len(doses) // 2]
 
     def small(self: Adapter, ids: Tensor, *args: Any, **inputs: Any) -> None:
-        if ids.numel() > 900:
+        if ids.numel() > 900 and ids.shape[1] > middle:  # the shorter half is through when memory runs out
             refused.append(ids.shape)
             raise torch.OutOfMemoryError("planted")
         run(self, ids, *args, **inputs)
