@@ -222,7 +222,7 @@ def _board_json(board: Any) -> list[dict[str, Any]]:
 
 
 def _print_board(board: Any) -> None:
-    from llmct_bench.leaderboards.markdown import number
+    from llmct_bench.leaderboards.tables import number
 
     for t in board.tables:
         rows = []

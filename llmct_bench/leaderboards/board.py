@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from llmct_bench.errors import ResultError
+from llmct_bench.leaderboards.cliques import Cliques, letters, tie_cliques
 from llmct_bench.results import ResultCard, labels
 from llmct_bench.stats import MIN_CLUSTERS, holm, rank_intervals
 from llmct_bench.traits import ESTIMANDS, Estimand, TraitEstimate
@@ -16,7 +19,8 @@ from llmct_bench.traits import ESTIMANDS, Estimand, TraitEstimate
 @dataclass(frozen=True)
 class Row:
     """One model in the table of one trait. ``rank`` is None for invalid estimates; ``rank_low`` to ``rank_high`` is
-    its simultaneous 95 % rank interval, None where too few scenarios are shared."""
+    its simultaneous 95 % rank interval, None where too few scenarios are shared. Models that have a letter of ``ties``
+    in common do not differ significantly; empty where that is not known or takes more letters than there are."""
 
     model: str
     estimate: TraitEstimate
@@ -25,16 +29,19 @@ class Row:
     rank_low: int | None
     rank_high: int | None
     truth: float | None
+    ties: str = ""
 
 
 @dataclass(frozen=True)
 class TraitTable:
-    """The table of one trait on one suite: ranked rows by value, then the invalid ones by name."""
+    """The table of one trait on one suite: ranked rows by value, then the invalid ones by name. ``cliques`` are places
+    of ranked rows that do not differ significantly (`tie_cliques`)."""
 
     estimand: Estimand
     suite: str
     rows: tuple[Row, ...]
     shared_scenarios: int
+    cliques: Cliques = ()
 
 
 @dataclass(frozen=True)
@@ -52,14 +59,28 @@ class Leaderboard:
 
         return to_markdown(self)
 
-    def write(self, folder: Path) -> list[Path]:
-        """Write ``leaderboard.md`` and ``figures/*.{svg,png}``. The same results give the same bytes."""
+    def to_html(self) -> str:
+        """The leaderboard as one HTML file that needs nothing else: style, script and figures are inside."""
         from llmct_bench.leaderboards.figures import draw_all
+        from llmct_bench.leaderboards.html import to_html
 
-        folder.mkdir(parents=True, exist_ok=True)
-        page = folder / "leaderboard.md"
-        page.write_text(self.to_markdown(), encoding="utf-8")
-        return [page, *draw_all(self, folder / "figures")]
+        with tempfile.TemporaryDirectory() as folder:
+            return to_html(self, draw_all(self, Path(folder)))
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write ``leaderboard.md``, ``leaderboard.html`` and ``figures/*.{svg,png}``. The same results give the same
+        bytes. Raises ResultError when the disk refuses."""
+        from llmct_bench.leaderboards.figures import draw_all
+        from llmct_bench.leaderboards.html import to_html
+
+        figures = draw_all(self, folder / "figures")
+        pages = {"leaderboard.md": self.to_markdown(), "leaderboard.html": to_html(self, figures)}
+        try:
+            for name, text in pages.items():
+                (folder / name).write_bytes(text.encode("utf-8", "replace"))
+        except OSError as error:
+            raise ResultError(f"cannot write the leaderboard to {folder}: {error.strerror or error}") from error
+        return [*(folder / name for name in pages), *figures]
 
 
 def leaderboard(results: Sequence[ResultCard], title: str = "Leaderboard", note: str = "") -> Leaderboard:
@@ -88,25 +109,23 @@ def _table(estimand: Estimand, suite: str, found: list[tuple[str, TraitEstimate,
     valid = sorted((f for f in found if f[1].valid), key=lambda f: (-f[1].estimate, f[0]))
     invalid = sorted((f for f in found if not f[1].valid), key=lambda f: f[0])
     adjusted = holm([f[1].p_value for f in valid]).tolist()
-    intervals, shared = _ranks([f[1] for f in valid])
+    shared = _shared([f[1] for f in valid])
+    values = np.array([[f[1].per_cluster[s] for s in shared] for f in valid])
+    comparable = len(valid) > 1 and len(shared) >= MIN_CLUSTERS
+    intervals = rank_intervals(values) if comparable else None
+    cliques = tie_cliques(values) if comparable else ()
+    ties = letters(cliques, len(valid))
     rows = []
     for i, (name, t, truth) in enumerate(valid):
         # the order is by all scenarios of a model, the intervals by the shared ones: the rank is part of its interval
         low, high = (
             (None, None) if intervals is None else (min(int(intervals[i, 0]), i + 1), max(int(intervals[i, 1]), i + 1))
         )
-        rows.append(Row(name, t, adjusted[i], i + 1, low, high, truth))
+        rows.append(Row(name, t, adjusted[i], i + 1, low, high, truth, ties[i]))
     rows += [Row(name, t, float("nan"), None, None, None, truth) for name, t, truth in invalid]
-    return TraitTable(estimand, suite, tuple(rows), shared)
+    return TraitTable(estimand, suite, tuple(rows), len(shared), cliques)
 
 
-def _ranks(
-    estimates: list[TraitEstimate],
-) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.int64]] | None, int]:
-    """Rank intervals from the scenarios that all ranked models share."""
-    if len(estimates) < 2:
-        return None, len(estimates[0].per_cluster) if estimates else 0
-    shared = sorted(set.intersection(*(set(e.per_cluster) for e in estimates)))
-    if len(shared) < MIN_CLUSTERS:
-        return None, len(shared)
-    return rank_intervals([[e.per_cluster[s] for s in shared] for e in estimates]), len(shared)
+def _shared(estimates: list[TraitEstimate]) -> list[str]:
+    """The scenarios that all ranked models share."""
+    return sorted(set.intersection(*(set(e.per_cluster) for e in estimates))) if estimates else []

@@ -81,8 +81,8 @@ def cover(tied: NDArray[np.bool_]) -> Cliques:
 
 
 def letters(cliques: Sequence[Sequence[int]], n: int) -> tuple[str, ...]:
-    """The letters of ``n`` models: a for the first group, b for the second. Empty texts where there are more groups than
-    letters: such a display helps nobody."""
+    """The letters of ``n`` models: a for the first group, b for the second. Empty texts where there are more groups
+    than letters: such a display helps nobody."""
     out = [""] * n
     if len(cliques) <= len(ascii_lowercase):
         for letter, clique in zip(ascii_lowercase, cliques, strict=False):

@@ -1,0 +1,62 @@
+"""Figures of the leaderboard (seaborn on matplotlib), drawn the same way from the same results.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; models also differ by marker and order. No
+figure shows more than `MOST` models: of more, it shows so many at even distances in its order, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+
+from llmct_bench.leaderboards.figures.common import MOST
+from llmct_bench.leaderboards.figures.controls import controls, zero_emotion
+from llmct_bench.leaderboards.figures.curves import layer_profile, profiled, retention_curves, with_curves
+from llmct_bench.leaderboards.figures.panels import forest, ranked_models, ranks, told_apart
+from llmct_bench.leaderboards.figures.shocks import responded, shock_responses
+from llmct_bench.leaderboards.figures.tuning import tuning, tuning_pairs
+from llmct_bench.plotting import drawing, save
+
+if TYPE_CHECKING:
+    from llmct_bench.leaderboards.board import Leaderboard
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: its caption, what of the results it would show (nothing: it is not drawn), and how it is drawn."""
+
+    caption: str
+    subjects: Callable[[Leaderboard], Sized]
+    draw: Callable[[Leaderboard], Figure]
+
+
+FIGURES: dict[str, Drawing] = {
+    "controls": Drawing("Why controls matter: a model without emotion, raw and corrected", zero_emotion, controls),
+    "forest": Drawing("Estimates with 95 % intervals by trait", ranked_models, forest),
+    "ranks": Drawing("Ranks with their 95 % intervals; bars join models that do not differ", told_apart, ranks),
+    "layer-profile": Drawing("Separability by relative depth", profiled, layer_profile),
+    "shock": Drawing("Response to the same shock by context", responded, shock_responses),
+    "retention": Drawing("Retention of an opening's mood", with_curves, retention_curves),
+    "tuning": Drawing("From base model to tuned model", tuning_pairs, tuning),
+}
+
+
+def available(board: Leaderboard) -> Iterator[tuple[str, str]]:
+    """Name and caption of every figure that the results allow."""
+    for name, figure in FIGURES.items():
+        n = len(figure.subjects(board))
+        if n:
+            yield name, figure.caption + (f" ({MOST} of {n}, evenly spaced)" if n > MOST else "")
+
+
+def draw_all(board: Leaderboard, folder: Path) -> list[Path]:
+    """Draw every figure that the results allow, as SVG and PNG. Raises ResultError when the disk refuses."""
+    written = []
+    with drawing(folder):
+        for name, _ in available(board):
+            written += save(FIGURES[name].draw(board), folder, name)
+    return written

@@ -1,0 +1,99 @@
+"""What the figures share: names, colours, and how many models one shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from llmct_bench.plotting import INK
+
+if TYPE_CHECKING:
+    from llmct_bench.leaderboards.board import Leaderboard, Row, TraitTable
+
+T = TypeVar("T")
+#: More models than this are no figure but a table.
+MOST = 32
+_MARKERS = "osD^vP*Xhd<>p8"
+
+
+def thinned(items: Sequence[T]) -> list[T]:
+    """At most `MOST` of them, the first and the last included, at even distances."""
+    n = len(items)
+    return list(items) if n <= MOST else [items[round(i * (n - 1) / (MOST - 1))] for i in range(MOST)]
+
+
+def short(name: str, most: int = 28) -> str:
+    """A name as plain text for matplotlib: cut to a readable length, no formula, never hidden from a legend."""
+    cut = name if len(name) <= most else name[: most - 1] + "…"
+    cut = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut)
+    return cut.replace("$", r"\$").replace("_", "\u2009_", 1) if cut.startswith("_") else cut.replace("$", r"\$")
+
+
+def ranked_tables(board: Leaderboard) -> list[TraitTable]:
+    """The tables that rank a model."""
+    return [t for t in board.tables if any(r.rank is not None for r in t.rows)]
+
+
+def rows_of(board: Leaderboard, trait: str) -> list[Row]:
+    """The rows of the first table of a trait."""
+    return next((list(t.rows) for t in board.tables if t.estimand.name == trait), [])
+
+
+def panels(n: int, columns: int, width: float, height: float, **shared: Any) -> tuple[Figure, list[Any]]:
+    """A figure with ``n`` axes of the given size in inches, at most ``columns`` beside each other."""
+    columns = min(columns, n)
+    lines = math.ceil(n / columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(width * columns + 1.2, height * lines), squeeze=False, **shared
+    )
+    for ax in axes.flat[n:]:
+        ax.set_visible(False)
+    return figure, list(axes.flat[:n])
+
+
+def legend_below(figure: Figure, columns: int = 4) -> None:
+    """One legend for all axes, every label once."""
+    found: dict[str, Any] = {}
+    for ax in figure.axes:
+        handles, labels = ax.get_legend_handles_labels()
+        found.update(zip(labels, handles, strict=True))
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}
+    figure.legend(found.values(), found.keys(), ncols=columns, frameon=False, **place)
+    figure.tight_layout()
+
+
+def finish(ax: Any, x: str, y: str, title: str) -> None:
+    """The null as a line, labels, and the legend beside the axes."""
+    ax.axhline(0, color="black", lw=1, ls=":")
+    ax.set(xlabel=x, ylabel=y, title=title)
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    sns.despine(ax=ax)
+
+
+def lines(ax: Any, rows: list[Row], style: str = "-") -> Iterator[tuple[Row, Any, Callable[..., None]]]:
+    """Each model with its colour and a function that draws its line (x, y, low, high) with a band, in that colour and a
+    marker of its own."""
+    for i, (row, colour) in enumerate(zip(rows, _colours(len(rows)), strict=True)):
+
+        def line(x: Any, y: Any, low: Any, high: Any, i: int = i, colour: Any = colour, name: str = row.model) -> None:
+            ax.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
+            marker = _MARKERS[i % len(_MARKERS)]
+            ax.plot(x, y, ls=style, marker=marker, ms=5, lw=1.6, color=colour, label=short(name))
+
+        yield row, colour, line
+
+
+def interval(ax: Any, low: float, high: float, y: float, estimate: float, colour: str = INK) -> None:
+    """A horizontal interval; an endless one ends far outside of the axes."""
+    ends = [min(max(v, estimate - 1e6), estimate + 1e6) for v in (low, high)]
+    ax.plot(ends, [y, y], color=colour, lw=2, solid_capstyle="butt", zorder=2)
+
+
+def _colours(n: int) -> list[Any]:
+    base = ["#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000"]
+    return base[:n] if n <= len(base) else list(sns.color_palette("viridis", n))
