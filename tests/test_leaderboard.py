@@ -21,7 +21,8 @@ from hypothesis.extra.numpy import arrays
 from markdown_it import MarkdownIt
 
 from llmct_bench.leaderboards import Leaderboard, TraitTable, leaderboard
-from llmct_bench.leaderboards.markdown import escape, number, p_text
+from llmct_bench.leaderboards.markdown import escape
+from llmct_bench.leaderboards.tables import number, p_text
 from llmct_bench.results import ResultCard, ResultStore
 
 HOSTILE = [
@@ -101,8 +102,9 @@ def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
     leaderboard(results()).write(tmp_path / "a")
     leaderboard(results()[::-1]).write(tmp_path / "b")
     files = tree(tmp_path / "a")
-    names = ("forest", "layer-profile", "retention")
-    assert set(files) == {"leaderboard.md", *(f"figures/{n}.{s}" for n in names for s in ("svg", "png"))}
+    names = ("forest", "ranks", "layer-profile", "retention")
+    pages = {"leaderboard.md", "leaderboard.html"}
+    assert set(files) == pages | {*(f"figures/{n}.{s}" for n in names for s in ("svg", "png"))}
     assert files == tree(tmp_path / "b")
 
 
@@ -176,7 +178,7 @@ def test_figures_take_any_name(tmp_path: Path) -> None:
     names = ["--><script>alert(1)</script>", "a&b<c", "a_b^c", "x" * 200]
     cards = [replace(r, model={**r.model, "name": f"{n} {k}"}) for k, n in enumerate(names) for r in results()[:3]]
     written = [p for p in leaderboard(cards).write(tmp_path) if p.suffix == ".svg"]
-    assert len(written) == 3
+    assert {p.stem for p in written} == {"forest", "ranks", "layer-profile", "retention"}
     for path in written:
         tags = {e.tag.rpartition("}")[2] for e in ElementTree.parse(path).iter() if isinstance(e.tag, str)}
         assert "path" in tags
@@ -218,7 +220,7 @@ def test_only_invalid_estimates_still_make_a_page(tmp_path: Path) -> None:
     """Nothing to rank and nothing to draw is no error."""
     leaderboard([card("a", trait(valid=False, reason="why"))]).write(tmp_path)
     assert "invalid: why" in (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [tmp_path / "leaderboard.md"]
+    assert set(tree(tmp_path)) == {"leaderboard.md", "leaderboard.html"}
 
 
 @given(arrays(np.float64, st.tuples(st.integers(2, 5), st.integers(6, 9)), elements=st.floats(-3, 3, width=16)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from llmct_bench.leaderboards.tables import Mark
 
-#: Size of a drawing in pixels, and what its axis leaves free at both ends.
+#: Size of a drawing in pixels (as in page.css), and what its axis leaves free at both ends.
 WIDTH, HEIGHT, MARGIN = 120, 14, 6
 
 
@@ -54,38 +54,34 @@ def _ticks(low: float, high: float) -> tuple[float, ...]:
 
 
 def strip(mark: Mark, axis: Axis) -> str:
-    """The SVG of one row: null, interval (an arrow where it goes on beyond the axis), estimate, planted value."""
+    """The SVG of one row: null, interval (an arrow where it goes on beyond the axis), estimate, planted value. Sizes
+    are in the style, and attributes have no quotation marks: a large page has thousands of these."""
     middle = HEIGHT // 2
-    parts = [_null(axis, HEIGHT)]
+    parts = [_null(axis, 0, HEIGHT)]
     if not (math.isnan(mark.low) or math.isnan(mark.high)):
         left, right = axis.x(mark.low), axis.x(mark.high)
-        path = f"M{left:g} {middle}H{right:g}"
+        path = f"M{left:g},{middle}H{right:g}"
         if mark.low < axis.low:
-            path += f"M{left + 4:g} 3L{left:g} {middle}l4 4"
+            path += f"M{left + 4:g},3L{left:g},{middle}l4,4"
         if mark.high > axis.high:
-            path += f"M{right - 4:g} 3L{right:g} {middle}l-4 4"
-        parts.append(f'<path d="{path}"/>')
-    parts.append(f'<circle cx="{axis.x(mark.estimate):g}" cy="{middle}" r="3"/>')
+            path += f"M{right - 4:g},3L{right:g},{middle}l-4,4"
+        parts.append(f"<path d={path} />")
+    parts.append(f"<path class=e d=M{axis.x(mark.estimate):g},{middle}h0 />")
     if mark.planted is not None and math.isfinite(mark.planted):
-        parts.append(f'<path class="t" d="M{axis.x(mark.planted):g} 1l5 6l-5 6l-5-6z"/>')
-    return _svg("".join(parts), HEIGHT)
+        parts.append(f"<path class=t d=M{axis.x(mark.planted):g},1l5,6-5,6-5-6z />")
+    return f"<svg>{''.join(parts)}</svg>"
 
 
 def head(axis: Axis) -> str:
     """The SVG of the axis itself, with its numbers, for the head of the column."""
-    height = 20
-    parts = [f'<path class="a" d="M{MARGIN} 17.5H{WIDTH - MARGIN}"/>', _null(axis, height, 13)]
+    parts = [f"<path class=a d=M{MARGIN},17.5H{WIDTH - MARGIN} />", _null(axis, 13, 20)]
     digits = max(0, -math.floor(math.log10(axis.ticks[1] - axis.ticks[0]) + 1e-9)) if len(axis.ticks) > 1 else 1
     for tick in axis.ticks:
         text = f"{tick:.{digits}f}".replace("-", "−")
         at = min(max(axis.x(tick), 3.2 * len(text)), WIDTH - 3.2 * len(text))
-        parts.append(f'<path class="a" d="M{axis.x(tick):g} 14.5v3"/><text x="{at:g}" y="10">{text}</text>')
-    return _svg("".join(parts), height)
+        parts.append(f"<path class=a d=M{axis.x(tick):g},14.5v3 /><text x={at:g} y=10>{text}</text>")
+    return f"<svg>{''.join(parts)}</svg>"
 
 
-def _null(axis: Axis, height: int, top: int = 0) -> str:
-    return "" if axis.null is None else f'<path class="n" d="M{axis.x(axis.null):g} {top}V{height}"/>'
-
-
-def _svg(inside: str, height: int) -> str:
-    return f'<svg width="{WIDTH}" height="{height}">{inside}</svg>'
+def _null(axis: Axis, top: int, bottom: int) -> str:
+    return "" if axis.null is None else f"<path class=n d=M{axis.x(axis.null):g},{top}V{bottom} />"

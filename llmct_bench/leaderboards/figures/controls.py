@@ -55,7 +55,7 @@ def controls(board: Leaderboard) -> Figure:
         else:
             text, colour = "invalid: there is nothing to measure", INVALID
         right.text(0.02, y, text, ha="left", va="center", color=colour, transform=right.get_yaxis_transform())
-    right.set(title="Corrected: nothing", xticks=[], yticks=[], ylim=(len(tables) - 0.5, -0.5))
+    right.set(title="Corrected", xticks=[], yticks=[], ylim=(len(tables) - 0.5, -0.5))
     for ax in (left, middle):
         sns.despine(ax=ax)
     sns.despine(ax=right, left=True, bottom=True)

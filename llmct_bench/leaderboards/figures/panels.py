@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
@@ -97,7 +97,7 @@ def _rank_panel(ax: Any, table: TraitTable) -> None:
     ax.set_yticks(range(len(shown)), [short(r.model, 22) for r in shown])
     ax.set_ylim(len(shown) - 0.5, -0.5)
     ax.set_xlim(left=0.5)
-    ax.set_xticks(sorted({round(t) for t in np.linspace(1, len(ranked), 6)}))
+    ax.set_xticks(range(1, len(ranked) + 1, math.ceil(len(ranked) / 12)))
     ax.set(title=table.estimand.title, xlabel="rank")
     sns.despine(ax=ax, left=True)
 
