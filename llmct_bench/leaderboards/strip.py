@@ -45,12 +45,14 @@ def axis_of(marks: Sequence[Mark], null: float | None) -> Axis | None:
 
 
 def _ticks(low: float, high: float) -> tuple[float, ...]:
-    """Two to four round numbers (steps of 1, 2, 5) between the ends."""
-    raw = (high - low) / 3
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = power * next(f for f in (1, 2, 5, 10) if f * power >= raw * (1 - 1e-9))
-    first = math.ceil(low / step - 1e-9)
-    return tuple(step * k + 0.0 for k in range(first, math.floor(high / step + 1e-9) + 1))
+    """The round numbers between the ends, in the largest step of 1, 2 or 5 times a power of ten that has two of them
+    (then there are no more than five)."""
+    power = 10.0 ** math.floor(math.log10(high - low))
+    for step in (power * f for f in (5, 2, 1, 0.5)):
+        found = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+        if len(found) > 1:
+            break
+    return tuple(step * k + 0.0 for k in found)
 
 
 def strip(mark: Mark, axis: Axis) -> str:

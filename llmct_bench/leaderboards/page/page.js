@@ -35,8 +35,8 @@
   // --- filtering: every row is about one model; what a model may be found by stands in the columns marked so ---
   const nameOf = (row) => row.querySelector("th").textContent;
   const found = new Map();
-  const rows = tables.flatMap((table) => [...table.tBodies[0].rows]);
-  for (const row of rows) found.set(nameOf(row), nameOf(row).toLowerCase());
+  const rows = tables.flatMap((table) => [...table.tBodies[0].rows]).map((row) => [row, nameOf(row)]);
+  for (const [, name] of rows) found.set(name, name.toLowerCase());
   for (const table of tables) {
     const columns = [...table.tHead.rows[0].cells].filter((h) => "find" in h.dataset).map((h) => h.cellIndex);
     for (const row of columns.length ? table.tBodies[0].rows : []) {
@@ -48,7 +48,7 @@
   const filter = () => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
     const shown = new Set([...found].filter(([, text]) => words.every((w) => text.includes(w))).map(([name]) => name));
-    for (const row of rows) row.hidden = !shown.has(nameOf(row));
+    for (const [row, name] of rows) row.hidden = !shown.has(name);
     output.value = words.length ? `${shown.size} of ${found.size} models` : "";
   };
   input.addEventListener("input", filter);
