@@ -10,7 +10,7 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -29,13 +29,17 @@ _KEY = (
 )
 
 
+#: Bytes of a page. Figures that do not fit in beside the tables are linked instead.
+LARGEST = 3_000_000
+
+
 def to_html(board: Leaderboard, figures: Iterable[Path] = ()) -> str:
-    """The whole page, with those of the written ``figures`` that are SVG."""
+    """The whole page, with those of the written ``figures`` that are SVG, as long as it stays below `LARGEST` bytes."""
     from llmct_bench.leaderboards.figures import available
 
     shown = page(board)
     drawn = {p.stem: p for p in figures if p.suffix == ".svg"}
-    captions = [(name, caption) for name, caption in available(board) if name in drawn]
+    captions = {name: caption for name, caption in available(board) if name in drawn}
     traits, appendix = _sections(shown.traits), _sections(shown.appendix)
     entries = [*traits, *([("figures", "Figures", "")] if captions else []), *appendix]
     style, script = (_asset(name) for name in ("page.css", "page.js"))
@@ -44,24 +48,22 @@ def to_html(board: Leaderboard, figures: Iterable[Path] = ()) -> str:
         "base-uri 'none'; form-action 'none'"
     )
     note = f'<p class="remark">{_flat(shown.note)}</p>' if shown.note else ""
-    return "\n".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">',
-            f"<title>{_flat(shown.title)}</title>\n<style>{style}</style>\n</head>\n<body>",
-            f"<header><h1>{_flat(shown.title)}</h1>{note}<p>{_prose(shown.intro)} {_prose(shown.ties)}</p>{_KEY}",
-            f'<p class="made">{" · ".join(f"<bdi>{_flat(t)}</bdi>" for t in shown.provenance)}</p></header>',
-            '<nav aria-label="Contents"><h2>Contents</h2><ul>',
-            *(f'<li><a href="#{name}">{_flat(title)}</a></li>' for name, title, _ in entries),
-            "</ul></nav>\n" + _FILTER + "\n<main>",
-            *(text for *_, text in traits),
-            _figures(captions, drawn) if captions else "",
-            *(text for *_, text in appendix),
-            f"</main>\n<script>{script}</script>\n</body>\n</html>\n",
-        ]
-    )
+    before = [
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">',
+        f"<title>{_flat(shown.title)}</title>\n<style>{style}</style>\n</head>\n<body>",
+        f"<header><h1>{_flat(shown.title)}</h1>{note}<p>{_prose(shown.intro)} {_prose(shown.ties)}</p>{_KEY}",
+        f'<p class="made">{" · ".join(f"<bdi>{_flat(t)}</bdi>" for t in shown.provenance)}</p></header>',
+        '<nav aria-label="Contents"><h2>Contents</h2><ul>',
+        *(f'<li><a href="#{name}">{_flat(title)}</a></li>' for name, title, _ in entries),
+        "</ul></nav>\n" + _FILTER + "\n<main>",
+        *(text for *_, text in traits),
+    ]
+    after = [*(text for *_, text in appendix), f"</main>\n<script>{script}</script>\n</body>\n</html>\n"]
+    room = LARGEST - sum(len(part.encode("utf-8", "replace")) for part in (*before, *after))
+    return "\n".join([*before, *([_figures(captions, drawn, room)] if captions else []), *after])
 
 
 #: Shown by the script: without it there is nothing to filter with.
@@ -164,14 +166,21 @@ def _flat(text: str) -> str:
     return escape(" ".join(text.split()))
 
 
-def _figures(captions: Sequence[tuple[str, str]], drawn: dict[str, Path]) -> str:
-    """Figures as images: what is inside of one cannot touch the page or another."""
+def _figures(captions: Mapping[str, str], drawn: Mapping[str, Path], room: int) -> str:
+    """Figures as images, so that what is inside of one cannot touch the page or another; what finds no ``room`` (bytes)
+    is a link to the file beside the page."""
     made = []
-    for name, caption in captions:
+    for name, caption in captions.items():
         data = base64.b64encode(drawn[name].read_bytes()).decode("ascii")
-        image = f'<img alt="{escape(caption)}" src="data:image/svg+xml;base64,{data}">'
-        made.append(f'<figure><div class="box" tabindex="0">{image}</div><figcaption>{escape(caption)}</figcaption>')
-    return '<section id="figures"><h2>Figures</h2>' + "</figure>\n".join(made) + "</figure></section>"
+        text = escape(caption)
+        image = f'<img alt="{text}" src="data:image/svg+xml;base64,{data}">'
+        image = f'<div class="box" role="region" tabindex="0" aria-label="{text}">{image}</div>'
+        shown = f"{image}<figcaption>{text}</figcaption>"
+        if len(shown) + 500 > room:
+            shown = f'<figcaption>{text}: <a href="figures/{name}.svg">figures/{name}.svg</a></figcaption>'
+        room -= len(shown)
+        made.append(f"<figure>{shown}</figure>")
+    return '<section id="figures"><h2>Figures</h2>' + "\n".join(made) + "</section>"
 
 
 def _asset(name: str) -> str:
