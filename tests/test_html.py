@@ -78,12 +78,16 @@ class Reader(HTMLParser):
         return sum(t == tag for t, _ in self.tags)
 
 
+#: In another order as texts than as numbers.
+VALUES = (-0.5, 9.0, 11.0, 2.0)
+
+
 def results(names: tuple[str, ...] = ("m/one", "m/two", "m/three", "m/four")) -> list[ResultCard]:
     """Models of two families on two suites, one of them invalid in a trait, two with planted values."""
     out = []
     rng = np.random.default_rng(0)
     for k, name in enumerate(names):
-        per_cluster = {f"s{j}": 0.4 * k + float(v) for j, v in enumerate(rng.normal(0, 0.05, 12))}
+        per_cluster = {f"s{j}": VALUES[k % 4] + float(v) for j, v in enumerate(rng.normal(0, 0.05, 12))}
         value = float(np.mean(list(per_cluster.values())))
         facts: dict[str, Any] = {"valid": k != 1, "reason": "" if k != 1 else "why not", "per_cluster": per_cluster}
         shock = trait("shock_absorption", value, details={"share": [0.2]}, **facts)
