@@ -81,7 +81,7 @@ def test_ranks_show_intervals_and_bars() -> None:
     lines = [tuple(a.get_xdata()) for a in ax.lines]
     assert lines.count((1, 1)) == 1
     assert lines.count((2, 3)) == 2
-    assert [y for _, y in drawn(ax, "do not differ")] == [1, 2]
+    assert [y for _, y in drawn(ax, "do not differ significantly")] == [1, 2]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["m2", "m0", "m1"]
 
 

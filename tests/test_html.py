@@ -25,9 +25,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmct_bench.leaderboards import Leaderboard, Row, TraitTable, leaderboard
+from llmct_bench.leaderboards.content import page
 from llmct_bench.leaderboards.html import LARGEST, to_html
 from llmct_bench.leaderboards.strip import MARGIN, WIDTH, axis_of, strip
-from llmct_bench.leaderboards.tables import Mark, page
+from llmct_bench.leaderboards.tables import Mark
 from llmct_bench.results import ResultCard
 from llmct_bench.traits import ESTIMANDS
 

@@ -16,8 +16,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmct_bench.leaderboards.content import page
 from llmct_bench.leaderboards.strip import Axis, axis_of, head, strip
-from llmct_bench.leaderboards.tables import DASH, Cell, Column, Fact, Line, Table, page
+from llmct_bench.leaderboards.tables import DASH, Cell, Column, Fact, Line, Table
 
 if TYPE_CHECKING:
     from llmct_bench.leaderboards.board import Leaderboard

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from llmct_bench.leaderboards.tables import Cell, Column, Fact, Table, page
+from llmct_bench.leaderboards.content import page
+from llmct_bench.leaderboards.tables import Cell, Column, Fact, Table
 
 if TYPE_CHECKING:
     from llmct_bench.leaderboards.board import Leaderboard

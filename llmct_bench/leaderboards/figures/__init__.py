@@ -37,7 +37,9 @@ class Drawing:
 FIGURES: dict[str, Drawing] = {
     "controls": Drawing("Why controls matter: a model without emotion, raw and corrected", zero_emotion, controls),
     "forest": Drawing("Estimates with 95 % intervals by trait", ranked_models, forest),
-    "ranks": Drawing("Ranks with their 95 % intervals; bars join models that do not differ", told_apart, ranks),
+    "ranks": Drawing(
+        "Ranks with their 95 % intervals; bars join models that do not differ significantly", told_apart, ranks
+    ),
     "layer-profile": Drawing("Separability by relative depth", profiled, layer_profile),
     "shock": Drawing("Response to the same shock by context", responded, shock_responses),
     "retention": Drawing("Retention of an opening's mood", with_curves, retention_curves),

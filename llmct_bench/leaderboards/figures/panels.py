@@ -92,7 +92,7 @@ def _rank_panel(ax: Any, table: TraitTable) -> None:
         step = 0.04 * len(ranked)
         for k, members in enumerate(bars):
             x = len(ranked) + 0.5 + step * (k + 1)
-            ax.plot([x, x], [members[0], members[-1]], color=PLANTED, lw=2, label="do not differ")
+            ax.plot([x, x], [members[0], members[-1]], color=PLANTED, lw=2, label="do not differ significantly")
             ax.plot([x] * len(members), members, ".", color=PLANTED, ms=6)
     ax.set_yticks(range(len(shown)), [short(r.model, 22) for r in shown])
     ax.set_ylim(len(shown) - 0.5, -0.5)
