@@ -202,7 +202,7 @@ def test_run_json_is_strict_without_numbers(cli: Cli, output: Path) -> None:
     assert len(rows) == 3
     for row in rows:
         assert (row["estimate"], row["rank"], row["valid"]) == (None, None, False)
-        assert "2 scenarios" in row["reason"]
+        assert "2 whole scenarios" in row["reason"]
 
 
 def broken_config(folder: Path) -> None:

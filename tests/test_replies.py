@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from llmct_bench.adapters import LoadedModel, load, wrap
 from llmct_bench.adapters.chat import encode, render_text
-from llmct_bench.affect import AffectFit, LayerChoice
+from llmct_bench.affect import AffectFit, LayerChoice, Versions
 from llmct_bench.benchmark import fitted
 from llmct_bench.ctscan import GENERATED, CTScan, ct_scan
 from llmct_bench.emotions import NAMES
@@ -83,6 +83,7 @@ def random_fit() -> AffectFit:
         np.ones((POINTS, len(NAMES))),
         LayerChoice(2, 2 / 3, True, ()),
         (1,) * POINTS,
+        Versions(np.ones((1, WIDTH), np.float32), np.zeros((2, 1)), np.ones((1, len(scores), 1)), np.zeros(1, np.int64)),
     )
 
 

@@ -22,7 +22,7 @@ import pytest
 import torch
 from handmade import ENVIRONMENT, RUN, card, command, trait
 
-from llmct_bench.affect import AffectFit, Scores
+from llmct_bench.affect import AffectFit, Scores, Versions
 from llmct_bench.affect.layers import LayerChoice
 from llmct_bench.benchmark import PRESETS, Session, Silent, load_results, run
 from llmct_bench.errors import ResultError
@@ -60,8 +60,14 @@ def some_fit() -> AffectFit:
         rng.normal(size=(2, 3, 2)),
         rng.normal(size=(3, 4, 4)).astype(np.float32),
         rng.normal(size=(3, 4)),
-        LayerChoice(1, 0.5, True, ((1.0, 0.1), (2.0, 0.2), (3.0, 0.3))),
+        LayerChoice(1, 0.5, True, ((1.0, 0.1), (2.0, 0.2), (3.0, 0.3)), (0.1, 0.7, 0.2)),
         (3, 2, 1),
+        Versions(
+            rng.normal(size=(5, 4)).astype(np.float32),
+            rng.normal(size=(2, 5)),
+            rng.normal(size=(7, 2, 5)),
+            np.arange(7) // 2,
+        ),
     )
 
 

@@ -239,14 +239,15 @@ def test_shock_is_crossed_completely() -> None:
 
 
 def test_retention_is_crossed_completely() -> None:
-    """Every episode has both openings x both filler lengths, is read on the user's message at ten lags, and roles
-    alternate."""
+    """Every episode has both openings x both filler lengths, is read on the user's message at ten lags and on the
+    probe, which is the same text everywhere, and roles alternate."""
     rows = rows_of("retention")
     cells = Counter((r["scenario"], r["filler"], r["intensity"]) for r in rows)
     assert cells == dict.fromkeys(product(dict.fromkeys(r["scenario"] for r in rows), ("short", "long"), (0, 3)), 1)
     for row in rows:
-        assert row["reads"] == [0, 2, 4, 6, 8, 12, 16, 24, 32, 48]
-        assert [m["role"] for m in row["messages"]] == ["user", "assistant"] * 24 + ["user"]
+        assert row["reads"] == [0, 2, 4, 6, 8, 12, 16, 24, 32, 48, 50]
+        assert [m["role"] for m in row["messages"]] == ["user", "assistant"] * 25 + ["user"]
+    assert len({row["messages"][-1]["content"] for row in rows}) == 1
 
 
 def test_no_filler_sits_at_one_lag() -> None:

@@ -70,8 +70,8 @@ def left_out(estimate: ArrayLike, without: ArrayLike, strata: ArrayLike) -> Left
 
 def t_interval(own: Interval, error: LeftOut | None = None, bias: float = 0.0, level: float = 0.95) -> Interval:
     """t interval of an estimate whose items give it the t interval ``own`` and whose instrument gives it the error
-    ``error`` (k = 1): the variances add up, with Satterthwaite's degrees of freedom (1946, doi:10.2307/3002019). ``bias`` is taken
-    away from the estimate."""
+    ``error`` (k = 1): the variances add up, with Satterthwaite's degrees of freedom (1946, doi:10.2307/3002019).
+    ``bias`` is taken away from the estimate."""
     df = own.n_clusters - 1.0 if np.isnan(own.df) else own.df
     se = own.se
     if error is not None and np.isfinite(se):
