@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from scipy.linalg import hadamard
 
 from llmct_bench.adapters import Point
-from llmct_bench.affect import Scores, fit_affect, load_fit, score
+from llmct_bench.affect import AffectFit, Scores, fit_affect, fit_metric, load_fit, score, separable
+from llmct_bench.affect.layers import choose_layer
 from llmct_bench.emotions import NAMES, NEUTRAL
 from llmct_bench.errors import ModelError
 from llmct_bench.scanner import States
@@ -110,7 +112,14 @@ def test_fit_round_trip(tmp_path: Path) -> None:
     fit.save(tmp_path / "fit.safetensors")
     again = load_fit(tmp_path / "fit.safetensors")
     assert again.layer == fit.layer
-    assert np.array_equal(score(states, again).values, score(states, fit).values)
+    one, two = score(states, fit), score(states, again)
+    assert np.array_equal(one.values, two.values)
+    for name, array in vars(fit.versions).items():
+        assert np.array_equal(getattr(again.versions, name), array)
+        assert getattr(again.versions, name).dtype == array.dtype
+    assert len(list(one.versions)) == len(fit.versions.mixes)
+    for a, b in zip(one.versions, two.versions, strict=True):
+        assert np.array_equal(a, b)
 
 
 def test_scores_round_trip_through_the_long_table() -> None:
@@ -136,3 +145,225 @@ def test_missing_parts_are_named() -> None:
     cut = States(states.array[keep], states.last[keep], states.index[keep], states.points, (), states.plan)
     with pytest.raises(ModelError, match="no fit items of anger"):
         fit_affect(cut)
+
+
+# --- the axes without one wording, and their unit without some topics ---------------------------------------------
+
+
+def worded(wordings: int = 3, seed: int = 0, **changes: int) -> States:
+    """The planted reference with so many wordings in each cell, unevenly often; ``changes``: other numbers by cell."""
+    states, _ = planted(seed)
+    rng = np.random.default_rng(seed)
+    index = states.index.copy()
+    names = []
+    for row in index.to_dict("records"):
+        cell = f"{row['emotion']}{row['intensity']}"
+        n = changes.get(cell, wordings)
+        word = min(int(rng.integers(0, n + 1)), n - 1)  # the last one twice as often
+        names.append(f"reference/{len(names)}/{row['emotion']}-{row['intensity']}-word{word}")
+    return replace(states, index=index.assign(item=names))
+
+
+def readings(seed: int, n: int = 40) -> States:
+    """States of some other suite, with emotion in them or not."""
+    rng = np.random.default_rng(seed)
+    array = (5 * rng.normal(size=(n, POINTS, D)) + 500.0 * np.eye(D)[0]).astype(np.float32)
+    index = planted()[0].index.iloc[:n].reset_index(drop=True)
+    return States(array, array, index, tuple(Point("resid", i) for i in range(POINTS)), (), None)
+
+
+def by_hand(
+    reference: States, fit: AffectFit, target: States, gone: np.ndarray | None = None, topics: np.ndarray | None = None
+) -> np.ndarray:
+    """Scores (n, 6) of ``target`` at the chosen point when FIT rows ``gone`` are deleted from the emotions' means (each
+    intensity keeps its weight) and DEV rows ``topics`` from the unit; the metric is that of the whole reference."""
+    h, index, point = reference.array, reference.index, fit.layer.point
+    metric = fit_metric(h[:, point], index, fit.roles)
+    remove = np.eye(D) - metric.nuisance.T @ metric.nuisance
+
+    def z(states: States) -> np.ndarray:
+        mean = np.stack([metric.mean[r] for r in states.index["role"]])
+        return (states.array[:, point].astype(np.float64) - mean) / metric.spread @ remove
+
+    own, split, emotion = z(reference), index["split"].to_numpy(), index["emotion"].to_numpy()
+    kept = np.ones(len(index), bool) if gone is None else ~gone
+    means = {}
+    for e in NAMES:
+        total, weight = np.zeros(D), 0
+        for level in (1, 2, 3):
+            cell = (split == "fit") & (emotion == e) & (index["intensity"] == level).to_numpy()
+            total += cell.sum() * own[cell & kept].mean(axis=0)
+            weight += cell.sum()
+        means[e] = total / weight
+    grand = sum(means.values()) / 4
+    joy, anger, sadness, calm = (means[e] for e in ("joy", "anger", "sadness", "calm"))
+    axes = [*(means[e] - grand for e in NAMES), joy + calm - anger - sadness, joy + anger - sadness - calm]
+    held_out = (split == "dev") & (emotion == NEUTRAL)
+    if topics is not None:
+        held_out &= ~topics
+    columns = []
+    for axis in axes:
+        residual = 0.0
+        for role in ("user", "assistant"):
+            p = own[held_out & (index["role"] == role).to_numpy()] @ axis
+            residual += ((p - p.mean()) ** 2).sum()
+        columns.append(z(target) @ axis / np.sqrt(residual / (held_out.sum() - 2)))
+    return np.stack(columns, axis=1)
+
+
+def wordings_left_out(index: pd.DataFrame) -> list[tuple[int, np.ndarray]]:
+    """Stratum and deleted rows of each version, in no particular order: a wording of a cell, or every sixth of them."""
+    found, stratum = [], 0
+    last = index["item"].str.split("/").str[-1]
+    for e in NAMES:
+        for level in (1, 2, 3):
+            cell = (index["split"] == "fit") & (index["emotion"] == e) & (index["intensity"] == level)
+            names = sorted(set(last[cell]))
+            groups = [names[k::6] for k in range(min(len(names), 6))]
+            if len(groups) > 1:
+                found += [(stratum, (cell & last.isin(g)).to_numpy()) for g in groups]
+            stratum += 1
+    return found
+
+
+#: References of three wordings in a cell, of one in some cells, of more than are left out one by one, and of only one.
+REFERENCES = {
+    "three": lambda: worded(3),
+    "single in some cells": lambda: worded(3, joy1=1, calm3=1, anger2=2),
+    "eight": lambda: worded(8),
+    "each item its own": lambda: planted()[0],
+    "single everywhere": lambda: worded(1),
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_versions_are_refits_without_a_wording(name: str) -> None:
+    """Every version of a wording gives the scores of a fit by hand without that wording's items, cell by cell; strata
+    are cells; the strata of single wordings do not exist."""
+    reference, target = REFERENCES[name](), readings(1)
+    fit = fit_affect(reference)
+    found = score(target, fit)
+    strata, wanted = fit.versions.strata, wordings_left_out(reference.index)
+    unit = strata.max()
+    assert sorted(strata[strata < unit]) == sorted(s for s, _ in wanted)
+    assert unit == 12
+    scores = list(found.versions)
+    for stratum in sorted({s for s, _ in wanted}):
+        mine = [by_hand(reference, fit, target, gone=g) for s, g in wanted if s == stratum]
+        theirs = [v for v, s in zip(scores, strata, strict=True) if s == stratum]
+        assert len(theirs) == len(mine)
+        for a, b in zip(theirs, mine, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-3)  # float32 states and parts
+        away = max(np.abs(a - found.values[:, fit.layer.point]).max() for a in mine)
+        assert away > 0.02  # so that another wording's version would be told apart
+        assert np.abs(mine[0] - mine[1]).max() > 0.02
+
+
+def test_nothing_left_out_is_the_score_itself() -> None:
+    """The fit by hand of the whole reference gives the values at the chosen point."""
+    reference, target = worded(3), readings(2)
+    fit = fit_affect(reference)
+    values = score(target, fit).values[:, fit.layer.point]
+    np.testing.assert_allclose(values, by_hand(reference, fit, target), rtol=1e-4, atol=2e-3)
+
+
+def test_the_last_stratum_leaves_topics_out_of_the_unit() -> None:
+    """Ten held-out topics in eight groups, in their order: the axes stay, each score is multiplied by the old unit over
+    the new one."""
+    reference, target = worded(3), readings(3)
+    fit = fit_affect(reference)
+    found = score(target, fit)
+    index = reference.index
+    names = list(dict.fromkeys(index.loc[(index["split"] == "dev") & (index["emotion"] == NEUTRAL), "scenario"]))
+    assert len(names) == 10
+    last = [v for v, s in zip(found.versions, fit.versions.strata, strict=True) if s == fit.versions.strata.max()]
+    assert len(last) == 8
+    for group, version in enumerate(last):
+        gone = index["scenario"].isin(names[group::8]).to_numpy()
+        np.testing.assert_allclose(version, by_hand(reference, fit, target, topics=gone), rtol=1e-3, atol=2e-3)
+        factor = version / found.values[:, fit.layer.point]
+        sure = np.abs(found.values[:, fit.layer.point]) > 1
+        for k in range(6):
+            assert factor[sure[:, k], k] == pytest.approx(factor[sure[:, k], k][0], rel=2e-3)
+        assert np.abs(factor[sure] - 1).max() > 0.005
+
+
+@pytest.mark.parametrize("factor", [0.01, 7.5])
+def test_the_scale_of_states_changes_no_version(factor: float) -> None:
+    """Reference and readings scaled alike: the same scores and versions."""
+    reference, target = worded(3), readings(4)
+    plain = score(target, fit_affect(reference))
+    scaled = score(transformed(target, lambda h: factor * h), fit_affect(transformed(reference, lambda h: factor * h)))
+    np.testing.assert_allclose(scaled.values, plain.values, atol=2e-2)
+    for a, b in zip(scaled.versions, plain.versions, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-2)
+
+
+def test_versions_of_some_readouts() -> None:
+    """Keeping rows keeps their versions."""
+    found = score(readings(5), fit_affect(worded(2)))
+    keep = np.arange(40) % 3 == 0
+    for a, b in zip(found.versions.rows(keep), found.versions, strict=True):
+        np.testing.assert_array_equal(a, b[keep])
+
+
+# --- how surely the layer is known ------------------------------------------------------------------------------
+
+
+def dev_scores(strength: list[float], topics: int = 12, seed: int = 0) -> tuple[np.ndarray, pd.DataFrame]:
+    """DEV scores: each emotion, its intensity times ``strength`` of the point on its own axis, in noise."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        {"scenario": f"t{t}", "emotion": e, "intensity": i, "role": r}
+        for t in range(topics)
+        for e in NAMES
+        for i in (1, 2, 3)
+        for r in ("user", "assistant")
+    ]
+    index = pd.DataFrame(rows)
+    signal = np.eye(4)[index["emotion"].map({e: k for k, e in enumerate(NAMES)})] * index[["intensity"]].to_numpy()
+    return signal[:, None, :] * np.array(strength)[None, :, None] + rng.normal(
+        size=(len(rows), len(strength), 4)
+    ), index
+
+
+@pytest.mark.parametrize("at", [0, 2, 4])
+def test_one_layer_with_a_signal_is_always_chosen(at: int) -> None:
+    """Whatever topics are drawn; the other points never."""
+    choice = choose_layer(*dev_scores([1.0 if p == at else 0.0 for p in range(5)]))
+    assert choice.point == at
+    assert choice.localised
+    assert choice.chosen == tuple(float(p == at) for p in range(5))
+
+
+def test_equal_layers_share_the_choice() -> None:
+    """Eight points of the same strength, each with noise of its own: none is chosen in most draws, at least three in
+    one of twenty, and shares sum to 1. Of two that are copies of each other the deeper one is never chosen."""
+    scores, index = dev_scores([0.15] * 8, seed=1)
+    choice = choose_layer(scores, index)
+    assert sum(choice.chosen) == pytest.approx(1.0)
+    assert max(choice.chosen) < 0.8
+    assert sum(c > 0.05 for c in choice.chosen) >= 3
+    twice = choose_layer(np.concatenate([scores, scores], axis=1), index)
+    assert twice.chosen[:8] == choice.chosen
+    assert sum(twice.chosen[8:]) == 0
+
+
+def test_the_shares_are_those_of_topics_drawn_again() -> None:
+    """Topics drawn with replacement and laid out as new ones, and the choice made on each such table: the shares agree
+    within what 300 draws allow. Topics that come twice are paired with themselves here, so equal strengths are
+    compared, for which that shifts all points alike."""
+    scores, index = dev_scores([0.0, 0.5, 0.5, 0.5], topics=16, seed=2)
+    choice = choose_layer(scores, index)
+    rng, rows = np.random.default_rng(0), index.groupby("scenario").indices
+    se = np.array([s for _, s in choice.profile])
+    counts = np.zeros(4)
+    for _ in range(300):
+        drawn = [rows[t] for t in rng.choice(sorted(rows), len(rows))]
+        again = index.iloc[np.concatenate(drawn)].assign(scenario=np.repeat([f"d{k:02d}" for k in range(16)], 24))
+        table = separable(again)
+        d2 = np.array([float(table.d2(scores[np.concatenate(drawn), p])[0]) for p in range(4)])
+        best = int(d2.argmax())
+        counts[int(np.argmax(d2 >= d2[best] - se[best]))] += 1 / 300
+    assert np.abs(counts - choice.chosen).max() < 0.12
+    assert 0.05 < max(choice.chosen) < 0.99

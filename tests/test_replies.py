@@ -83,7 +83,9 @@ def random_fit() -> AffectFit:
         np.ones((POINTS, len(NAMES))),
         LayerChoice(2, 2 / 3, True, ()),
         (1,) * POINTS,
-        Versions(np.ones((1, WIDTH), np.float32), np.zeros((2, 1)), np.ones((1, len(scores), 1)), np.zeros(1, np.int64)),
+        Versions(
+            np.ones((1, WIDTH), np.float32), np.zeros((2, 1)), np.ones((1, len(scores), 1)), np.zeros(1, np.int64)
+        ),
     )
 
 
@@ -315,4 +317,7 @@ def shaped(model: LoadedModel) -> dict[str, Any]:
         "directions": rng.normal(size=(points, 6, width)).astype(np.float32),
         "offsets": rng.normal(size=(2, points, 6)),
         "references": rng.normal(size=(points, len(NAMES), width)).astype(np.float32),
+        "versions": Versions(
+            np.ones((1, width), np.float32), np.zeros((2, 1)), np.ones((1, 6, 1)), np.zeros(1, np.int64)
+        ),
     }

@@ -6,11 +6,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
-from llmct_bench.stats import fit_half_life
+from llmct_bench.stats import fit_half_life, half_lives
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 LAGS = np.array([0.0, 1.0, 2.0, 3.0, 5.0, 8.0, 16.0, 32.0])
-half_lives = st.floats(np.log(0.2), np.log(200.0)).map(np.exp)
+some_half_life = st.floats(np.log(0.2), np.log(200.0)).map(np.exp)
 amplitudes = st.one_of(st.floats(0.01, 100), st.floats(-100, -0.01))
 
 
@@ -19,7 +19,7 @@ def noisy(seed, h=4.0):
     return 2.0 * 0.5 ** (LAGS / h) + np.random.default_rng(seed).normal(0, 0.1, len(LAGS))
 
 
-@given(half_lives, amplitudes)
+@given(some_half_life, amplitudes)
 @example(0.2, 1.0)
 @example(200.0, -1.0)
 @few
@@ -103,3 +103,33 @@ def test_nan_does_not_become_a_short_half_life():
     except ValueError:
         return
     assert np.isnan(fit.half_life)
+
+
+@given(st.integers(0, 1000))
+@few
+def test_many_curves_are_fitted_as_one_by_one(seed):
+    """Decays, noise, growth and constants side by side: each row has the half-life of its own fit."""
+    rng = np.random.default_rng(seed)
+    curves = np.stack(
+        [noisy(seed, 0.7), -noisy(seed, 30.0), rng.normal(size=8), 1 + LAGS, np.zeros(8), 5 * noisy(seed)]
+    )
+    found = half_lives(LAGS, curves)
+    assert found.shape == (6,)
+    np.testing.assert_allclose(found, [fit_half_life(LAGS, y).half_life for y in curves], rtol=1e-9)
+    order = rng.permutation(6)
+    np.testing.assert_allclose(half_lives(LAGS, curves[order]), found[order], rtol=1e-9)
+
+
+def test_many_exact_exponentials():
+    """A closed form for each row: h from 0.3 to 100, amplitudes of both signs."""
+    h = np.geomspace(0.3, 100.0, 50)
+    curves = np.linspace(-3, 4.1, 50)[:, None] * 0.5 ** (LAGS / h[:, None])
+    np.testing.assert_allclose(half_lives(LAGS, curves), h, rtol=1e-6)
+
+
+def test_one_missing_value_among_many_curves_raises():
+    """Not one half-life too many."""
+    curves = np.ones((3, 8))
+    curves[1, 4] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        half_lives(LAGS, curves)

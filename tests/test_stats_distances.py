@@ -121,3 +121,59 @@ def test_mismatched_shapes_raise():
         crossnobis(x, np.eye(3))
     with pytest.raises((ValueError, IndexError)):
         crossnobis(x, np.eye(4), [1, 1])
+
+
+def by_drawn_clusters(x, precision, counts):
+    """All ordered pairs of places of a draw, less those that hold the same cluster, averaged over pairs of classes."""
+    drawn = np.repeat(np.arange(len(x)), counts)
+    pairs = [(i, j) for i in drawn for j in drawn if i != j]
+    if not pairs:
+        return np.nan
+    k, p = x.shape[1:]
+    terms = [
+        (x[i, e] - x[i, f]) @ precision @ (x[j, e] - x[j, f]) for i, j in pairs for e in range(k) for f in range(e)
+    ]
+    return np.mean(terms) / p
+
+
+@given(seeds)
+@few
+def test_counts_pair_distinct_clusters(seed):
+    """Clusters that are drawn several times count so often, and never with themselves."""
+    x, s, rng = case(seed)
+    counts = rng.multinomial(len(x), np.ones(len(x)) / len(x), size=6)
+    wanted = [by_drawn_clusters(x, s, c) for c in counts]
+    np.testing.assert_allclose(crossnobis(x, s, counts), wanted, rtol=1e-8, atol=1e-9)
+
+
+def test_a_bootstrap_of_noise_is_not_biased():
+    """Clusters drawn with replacement from pure noise: pairs of a cluster with itself would add 2 (1 - 1/M) / M."""
+    rng = np.random.default_rng(3)
+    counts = rng.multinomial(5, np.full(5, 0.2), size=2000)
+    got = np.array([np.nanmean(crossnobis(rng.normal(size=(5, 2, 6)), np.eye(6), counts[i::400])) for i in range(400)])
+    assert abs(got.mean()) < 4 * got.std(ddof=1) / np.sqrt(len(got))
+    assert 4 * got.std(ddof=1) / np.sqrt(len(got)) < 0.15
+
+
+@given(seeds)
+@few
+def test_stacks_are_loops(seed):
+    """Rows of weights, alone and each with a precision of its own, one by one."""
+    x, s, rng = case(seed)
+    p = x.shape[2]
+    weights = rng.integers(0, 3, size=(5, len(x))).astype(float)
+    roots = rng.normal(size=(5, p, p + 2))
+    precisions = roots @ roots.transpose(0, 2, 1)
+    alone, stacked = crossnobis(x, s, weights), crossnobis(x, precisions, weights)
+    assert alone.shape == stacked.shape == (5,)
+    np.testing.assert_allclose(alone, [crossnobis(x, s, w) for w in weights], rtol=1e-8, atol=1e-9)
+    one_by_one = [crossnobis(x, q, w) for q, w in zip(precisions, weights, strict=True)]
+    np.testing.assert_allclose(stacked, one_by_one, rtol=1e-8, atol=1e-9)
+
+
+def test_rows_without_two_clusters_are_nan_among_others():
+    """Drawn: one cluster three times, two clusters, none."""
+    x = np.random.default_rng(0).normal(size=(3, 2, 4))
+    found = crossnobis(x, np.eye(4), [[0, 3, 0], [1, 2, 0], [0, 0, 0]])
+    assert np.isnan(found).tolist() == [True, False, True]
+    assert found[1] == pytest.approx(crossnobis(x[:2], np.eye(4)))

@@ -36,10 +36,11 @@ def axis_of(marks: Sequence[Mark], null: float | None) -> Axis | None:
         return None
     points += [null] if null is not None else []
     low, high = min(points), max(points)
-    spread = (high - low) or max(abs(high), 1.0)
+    tiny = 1e-9 * max(abs(low), abs(high), 1e-9)  # less than that is no width that could be drawn
+    spread = high - low if high - low > tiny else max(abs(high), 1.0)
     ends = [v for m in marks for v in (m.low, m.high) if math.isfinite(v)]
     low, high = max(min([low, *ends]), low - spread), min(max([high, *ends]), high + spread)
-    if low == high:
+    if high - low <= tiny:
         low, high = low - spread / 2, high + spread / 2
     return Axis(low, high, null, _ticks(low, high))
 
