@@ -21,6 +21,8 @@ from llmct_bench.affect import fit_affect, fit_metric, score
 from llmct_bench.calibration.activations import Knobs, design_layout, draw, planted_traits, reference_layout
 from llmct_bench.traits import ESTIMANDS, estimate_all, measure
 
+#: Raised whenever fit, scores or estimates change, so that replicates of different methods do not mix.
+METHOD = 2
 DESIGNS = ("circumplex", "shock", "retention")
 SIZES = (24, 96, 192)
 #: A phantom with a little of everything: its intervals are to hold the truth.
@@ -107,18 +109,22 @@ def run_study(
         for cell, seeds in todo.items():
             # cells with more replicates come as often as their share
             for seed in seeds[i * len(seeds) // rounds : (i + 1) * len(seeds) // rounds]:
-                line = json.dumps({"seed": seed, "knobs": asdict(cell.knobs), "traits": replicate(cell, seed)})
+                line = json.dumps({"seed": seed, **_condition(cell), "traits": replicate(cell, seed)})
                 with _path(folder, cell).open("a", encoding="utf-8") as file:
                     file.write("\n" * _torn(_path(folder, cell)) + line + "\n")
                 progress(cell, 1)
 
 
 def read(folder: Path, cell: Cell) -> list[dict[str, Any]]:
-    """The replicates of a cell; those of other knobs (an older study) do not count."""
-    return list(_lines(_path(folder, cell), asdict(cell.knobs)))
+    """The replicates of a cell; those of another condition (an older study) do not count."""
+    return list(_lines(_path(folder, cell), _condition(cell)))
 
 
-def _lines(path: Path, knobs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _condition(cell: Cell) -> dict[str, Any]:
+    return {"method": METHOD, "knobs": asdict(cell.knobs), "scenarios": cell.scenarios}
+
+
+def _lines(path: Path, condition: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -126,7 +132,7 @@ def _lines(path: Path, knobs: dict[str, Any]) -> Iterator[dict[str, Any]]:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if row["knobs"] == knobs:
+        if {k: row.get(k) for k in condition} == condition:
             yield row
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from tabulate import tabulate
 
 from llmct_bench.errors import ResultError
-from llmct_bench.leaderboards.markdown import escape, number
+from llmct_bench.leaderboards.markdown import escape
+from llmct_bench.leaderboards.tables import number
 from llmct_bench.seed.reading import SeedReading
 from llmct_bench.seed.summary import READINGS, best_source, by_layer, excess, summary, trajectory
 

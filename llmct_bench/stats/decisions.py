@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, reduce
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +11,7 @@ from scipy.stats import qmc
 
 Floats = NDArray[np.float64]
 
-_CHUNK = 2_000_000  # comparisons at a time
+_CHUNK = 500_000  # comparisons at a time
 
 
 def decision_rates(
@@ -40,16 +40,23 @@ def _rates(means: Floats, covariance: Floats, centroids: Floats, precision: Floa
     slope = np.einsum("bkd,bd->bk", pull, root[:, :, 0])
     side = np.einsum("bkd,bdf,qf->bqk", pull, root[:, :, 1:], _normal(points, d - 1), optimize=True)
     level = (np.einsum("bkd,bcd->bck", pull, means) + offset[:, None, :])[:, :, None, :] + side[:, None, :, :]
-    # k beats j where (slope_k - slope_j) t < level_j - level_k
-    gap = level[..., None, :] - level[..., :, None]  # [k, j] = level_j - level_k
-    steep = (slope[:, :, None] - slope[:, None, :])[:, None, None]
-    tiny = np.abs(steep) < 1e-300
-    with np.errstate(divide="ignore", invalid="ignore"):
-        edge = gap / np.where(tiny, 1.0, steep)
-    upper = np.where(tiny, np.where(gap >= 0, np.inf, -np.inf), np.where(steep > 0, edge, np.inf)).min(axis=-1)
-    lower = np.where(~tiny & (steep < 0), edge, -np.inf).max(axis=-1)
-    share = np.maximum(ndtr(upper) - ndtr(lower), 0.0).mean(axis=2)
-    return np.asarray(share / share.sum(axis=-1, keepdims=True))
+    # with centroids in the order of their slopes, i beats an earlier j below their edge and a later one above it
+    order = np.argsort(slope, axis=1)
+    slope = np.take_along_axis(slope, order, axis=1)
+    level = np.take_along_axis(level, order[:, None, None, :], axis=3)
+    k = slope.shape[1]
+    edges = {}
+    for j in range(k):
+        for i in range(j + 1, k):
+            steep = np.maximum(slope[:, i] - slope[:, j], 1e-300)[:, None, None]
+            edges[j, i] = (level[..., j] - level[..., i]) / steep
+    share = np.empty((*level.shape[:2], k))
+    for i in range(k):
+        upper = reduce(np.minimum, [edges[j, i] for j in range(i)], np.inf)
+        lower = reduce(np.maximum, [edges[i, j] for j in range(i + 1, k)], -np.inf)
+        share[..., i] = np.maximum(ndtr(upper) - ndtr(lower), 0.0).mean(axis=2)
+    share /= share.sum(axis=-1, keepdims=True)
+    return np.take_along_axis(share, np.argsort(order, axis=1)[:, None, :], axis=2)
 
 
 @cache
