@@ -220,3 +220,25 @@ def test_tost_type_one_error(side):
     rng, runs = np.random.default_rng(8), 3000
     wrong = np.mean([tost(x, 2.0) <= 0.05 for x in rng.normal(2.0 * side, 1.0, (runs, 24))])
     assert abs(wrong - 0.05) < 3 * np.sqrt(0.05 * 0.95 / runs)
+
+
+def test_errors_besides_the_clusters_widen_rank_intervals() -> None:
+    """Two models that differ surely over clusters: with an error of the size of the difference they do not."""
+    rng = np.random.default_rng(3)
+    x = np.stack([rng.normal(0.0, 0.1, 40), rng.normal(0.5, 0.1, 40)])
+    assert rank_intervals(x).tolist() == [[2, 2], [1, 1]]
+    assert rank_intervals(x, further=[0.05, 0.05]).tolist() == [[2, 2], [1, 1]]
+    assert rank_intervals(x, further=[0.4, 0.4]).tolist() == [[1, 2], [1, 2]]
+
+
+def test_rank_intervals_hold_with_errors_besides_the_clusters() -> None:
+    """Equal models whose means carry an error of their own besides: some pair is told apart in about 5 %, and in many
+    more when that error is not named."""
+    rng, runs, wrong = np.random.default_rng(4), 200, np.zeros(2)
+    for _ in range(runs):
+        se = 0.2
+        x = rng.normal(0.0, 1.0, (3, 24)) + rng.normal(0.0, se, (3, 1))
+        for i, further in enumerate(([se] * 3, None)):
+            wrong[i] += rank_intervals(x, draws=399, further=further).tolist() != [[1, 3]] * 3
+    assert wrong[0] / runs < 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
+    assert wrong[1] / runs > 0.12

@@ -117,7 +117,7 @@ def half_life(m: Measurement) -> TraitEstimate:
         interval,
         LONGEST,
         e.table.scenarios,
-        pseudo,
+        interval.estimate * (1 + pseudo - pseudo.mean()),  # from the log scale, to first order
         sign_flip(early - late),
         ("" if remembered.low > 0 else "no emotion is left after the opening, so no half-life",),
         {
