@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
 import transformers
 
 from llmct_bench import __version__
@@ -29,6 +30,8 @@ from llmct_bench.traits import estimate_all, measure, raw_summary, unavailable
 Existing = Literal["skip", "overwrite", "error"]
 #: Scenarios per suite of each preset; 0 = all.
 PRESETS = {"quick": 12, "standard": 48, "full": 0}
+#: How much is read again for the noise floor, and in which passes.
+_FLOOR_SCENARIOS, _FLOOR_BUDGET = 2, 256
 
 
 class Progress(Protocol):
@@ -177,7 +180,7 @@ class _Job:
         rendered = self.session.render(self.model, suite)
         began = time.perf_counter()
         scores: Scores | None = None
-        tokens = 0
+        tokens, floor = 0, None
         if rendered.readouts:
             if suite is self.reference:
                 states = self._reference_states
@@ -185,6 +188,7 @@ class _Job:
             else:
                 found = self.session.project(self.model, suite, fit)
                 plan, scores = found.plan, from_projections(found, fit)
+                floor = self._floor(suite, scores)
             tokens = plan.tokens if plan is not None else 0
             cosine = fit.role_cosine[fit.layer.point].tolist()
             traits = estimate_all(measure(scores, fit.layer, cosine, subset == "keyworded"), design)
@@ -218,12 +222,26 @@ class _Job:
                 "attention": self.model.attention,
                 "context": self.model.context,
                 "tokenizer": self.model.tokenizer_hash,
+                "floor": floor,
             },
             truth=self._truth(suite),
             provenance=provenance(),
             timings={"seconds": round(time.perf_counter() - began, 3), "tokens": float(tokens)},
         )
         return card, scores
+
+    def _floor(self, suite: Suite, scores: Scores) -> float:
+        """Zero change: the largest difference of a score, in neutral SD at the chosen point, when a few scenarios are
+        read again in smaller passes and in the opposite order."""
+        few = set(scores.index["scenario"].unique()[:_FLOOR_SCENARIOS])
+        again = replace(suite, items=tuple(i for i in suite.items[::-1] if i.scenario in few))
+        fit, point = self._fit, self._fit.layer.point
+        parts = (point, fit.versions.parts)
+        found = scan_projected(self.model, again, fit.directions, fit.references, parts=parts, budget=_FLOOR_BUDGET)
+        other = from_projections(found, fit)
+        usual, place = scores.values[:, point], {k: i for i, k in enumerate(_readouts(scores))}
+        rows = [place[k] for k in _readouts(other)]
+        return float(np.abs(other.values[:, point] - usual[rows]).max())
 
     def _truth(self, suite: Suite) -> dict[str, float | None]:
         spec = self.model.card.phantom
@@ -323,6 +341,10 @@ def comparable(results: Sequence[ResultCard], store: ResultStore) -> list[Result
             r = replace(r, traits=estimate_all(shared, r.design), not_shared=sorted(missing))
         made.append(r)
     return made
+
+
+def _readouts(scores: Scores) -> list[tuple[str, int]]:
+    return list(zip(scores.index["item"], scores.index["read"], strict=True))
 
 
 def fitted(name: str, options: LoadOptions | None = None) -> tuple[LoadedModel, AffectFit]:

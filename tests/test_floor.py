@@ -1,4 +1,4 @@
-"""Noise floors of traits, the reliability of their order, and the command that prints them."""
+"""Noise floors of traits, and the command that prints them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from handmade import Cli, card, trait
+from handmade import Cli
 
 from llmct_bench import LoadedModel, LoadOptions, Suite, get_suite, load, scan
 from llmct_bench.affect import AffectFit, fit_affect
 from llmct_bench.calibration import floor as flooring
-from llmct_bench.calibration.floor import RELIABLE, Floor, noise_floor, reliability
+from llmct_bench.calibration.floor import Floor, noise_floor
 from llmct_bench.commands import calibration as command
 from llmct_bench.errors import SuiteError
 from llmct_bench.models import get_model
-from llmct_bench.results import ResultCard
 
 PHANTOM = "phantom/neutral"
 
@@ -113,50 +112,6 @@ def test_a_suite_that_cannot_be_read_has_no_floor(monkeypatch: pytest.MonkeyPatc
         assert not f.valid
         assert "context 8 tokens" in f.reason
         assert all(math.isnan(v) for v in (f.estimate, f.rounding, f.dtype, f.forms))
-
-
-# --- reliability ----------------------------------------------------------------------------------------------------
-
-
-def simulated(between: float, within: float, models: int = 600, scenarios: int = 24, seed: int = 0) -> list[ResultCard]:
-    """Models whose true values have variance ``between``, scenarios of each ``within``."""
-    rng = np.random.default_rng(seed)
-    own = rng.normal(0, math.sqrt(between), models)
-    values = own[:, None] + rng.normal(0, math.sqrt(within), (models, scenarios))
-    rows = ({f"s{i}": float(v) for i, v in enumerate(row)} for row in values)
-    return [card(f"m{k}", trait(value=float(own[k]), per_cluster=row)) for k, row in enumerate(rows)]
-
-
-@pytest.mark.parametrize(("between", "within"), [(1.0, 8.0), (1.0, 24.0), (0.2, 24.0)])
-def test_reliability_is_the_share_of_the_variance_between_models(between: float, within: float) -> None:
-    """Of the variance of a mean over 24 scenarios: b / (b + w / 24)."""
-    found = reliability(simulated(between, within))
-    assert set(found) == {("shock@1.0.0", "dampening")}
-    assert found["shock@1.0.0", "dampening"] == pytest.approx(between / (between + within / 24), abs=0.05)
-
-
-def test_models_that_are_alike_are_not_reliably_ordered() -> None:
-    assert reliability(simulated(0.0, 1.0))["shock@1.0.0", "dampening"] < 0.2 < RELIABLE
-    assert reliability(simulated(1.0, 1.0))["shock@1.0.0", "dampening"] > 0.95 > RELIABLE
-
-
-def test_reliability_is_of_valid_estimates_on_shared_scenarios() -> None:
-    cards = simulated(1.0, 8.0, models=5)
-    key = ("shock@1.0.0", "dampening")
-    wanted = reliability(cards)[key]
-    noise = {f"s{i}": 1e3 * (-1) ** i for i in range(24)}
-    invalid = card("x", trait(valid=False, per_cluster=noise))
-    longer = [replace(c, traits=[replace(t, per_cluster={**t.per_cluster, **extra}) for t in c.traits])
-              for c, extra in zip(cards, [{"only here": 1e6}, {"or here": -1e6}, {}, {}, {}], strict=True)]  # fmt: skip
-    assert reliability([*longer, invalid])[key] == pytest.approx(wanted)
-    other = card("a", trait("joy_bias"), suite="circumplex@1.0.0", design="circumplex")
-    both = reliability([*cards, other])
-    assert both[key] == pytest.approx(wanted)
-    assert math.isnan(both["circumplex@1.0.0", "joy_bias"])
-    assert math.isnan(reliability(cards[:2])[key])
-    assert math.isnan(reliability([*cards[:4], replace(cards[4], suite_hash="another")])[key])
-    assert math.isnan(reliability([invalid])[key])
-    assert reliability([]) == {}
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -231,7 +231,9 @@ def test_rank_intervals_contain_the_rank(data: np.ndarray[Any, Any]) -> None:
     for k, row in enumerate(data):
         per_cluster = {f"s{j}": float(v) for j, v in enumerate(row)}
         cards.append(card(f"m{k}", trait(value=float(row.mean()), per_cluster=per_cluster)))
-    for row in table_of(leaderboard(cards), "dampening").rows:
+    table = table_of(leaderboard(cards), "dampening")
+    assert (table.rows[0].rank is None) == (table.reliability < 0.7)
+    for row in table.rows if table.rows[0].rank else ():
         assert 1 <= row.rank_low <= row.rank <= row.rank_high <= len(data)
 
 

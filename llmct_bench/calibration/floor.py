@@ -2,8 +2,7 @@
 
 The rounding floor is what other passes (budgets of tokens, the order of the items) do to an estimate, the dtype's what
 half precision does to it. There is no second wording of the suites, so the error of the wording is measured on parallel
-forms: two disjoint random halves of the scenarios are estimated as if each was a suite. And over models: does a trait
-order them in the same way when it is measured by other scenarios (`reliability`)?
+forms: two disjoint random halves of the scenarios are estimated as if each was a suite.
 """
 
 from __future__ import annotations
@@ -19,9 +18,7 @@ import torch
 from llmct_bench.adapters import LoadedModel, resolve
 from llmct_bench.affect import AffectFit, Scores, from_projections
 from llmct_bench.errors import ModelError, SuiteError
-from llmct_bench.results import ResultCard
 from llmct_bench.scanner import render, scan_projected
-from llmct_bench.stats import split_half
 from llmct_bench.suites import Suite
 from llmct_bench.traits import TraitEstimate, estimate_all, measure, unavailable
 
@@ -31,8 +28,6 @@ Progress = Callable[[int], None]
 BUDGETS = (256, 700, 8192)
 #: Random halvings for the parallel forms.
 SPLITS = 20
-#: A trait whose reliability over the models is smaller is printed unranked.
-RELIABLE = 0.7
 
 
 @dataclass(frozen=True)
@@ -99,30 +94,6 @@ def noise_floor(
     return out
 
 
-def reliability(results: Sequence[ResultCard]) -> dict[tuple[str, str], float]:
-    """Split-half reliability of the order of models, by (suite, trait), from the scenarios that all models with a valid
-    estimate share. NaN for fewer than three such models or four such scenarios, and where results of different versions
-    of a suite have the same name.
-
-    The scenarios' values are linearised, so a ratio or a half-life (on its log scale) is a mean as well. It says
-    whether *these* models can be told apart: models that are all alike have none, however small their intervals are.
-    """
-    found: dict[tuple[str, str], list[dict[str, float]]] = {}
-    versions: dict[str, set[str]] = {}
-    for r in results:
-        versions.setdefault(r.suite, set()).add(r.suite_hash)
-        for t in r.traits:
-            values = found.setdefault((r.suite, t.trait), [])
-            if t.valid:
-                values.append(t.per_cluster)
-    out = {}
-    for (suite, trait), models in found.items():
-        shared = sorted(set.intersection(*map(set, models))) if models else []
-        table = np.array([[m[s] for s in shared] for m in models]).reshape(len(models), len(shared))
-        out[suite, trait] = split_half(table) if len(versions[suite]) == 1 else math.nan
-    return out
-
-
 def _keyworded_only(model: LoadedModel, suite: Suite) -> bool:
     """As in the main job: phantoms read lexicon words and nothing else."""
     some = suite.card.design == "circumplex" and any(i.keyworded for i in suite.items)
@@ -130,7 +101,8 @@ def _keyworded_only(model: LoadedModel, suite: Suite) -> bool:
 
 
 def _scores(model: LoadedModel, suite: Suite, fit: AffectFit, budget: int | None, progress: Progress) -> Scores:
-    found = scan_projected(model, suite, fit.directions, fit.references, budget=budget, progress=progress)
+    parts = (fit.layer.point, fit.versions.parts)
+    found = scan_projected(model, suite, fit.directions, fit.references, parts=parts, budget=budget, progress=progress)
     return from_projections(found, fit)
 
 
@@ -188,7 +160,8 @@ def _forms(
 
 def _part(scores: Scores, rows: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Scores:
     index = scores.index[rows].reset_index(drop=True)
-    return replace(scores, values=scores.values[rows], raw=scores.raw[rows], index=index)
+    versions = scores.versions.rows(rows) if scores.versions is not None else None
+    return replace(scores, values=scores.values[rows], raw=scores.raw[rows], index=index, versions=versions)
 
 
 def _spread(differences: Sequence[float]) -> float:

@@ -12,8 +12,12 @@ import numpy as np
 from llmct_bench.errors import ResultError
 from llmct_bench.leaderboards.cliques import Cliques, letters, tie_cliques
 from llmct_bench.results import ResultCard, labels
-from llmct_bench.stats import MIN_CLUSTERS, holm, rank_intervals
+from llmct_bench.stats import MIN_CLUSTERS, holm, rank_intervals, split_half
 from llmct_bench.traits import ESTIMANDS, Estimand, TraitEstimate
+
+#: A trait that orders the models less reliably than this is not ranked; a correlation over fewer models than that
+#: would say little.
+RELIABLE, ENOUGH = 0.7, 5
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,15 @@ class Row:
 @dataclass(frozen=True)
 class TraitTable:
     """The table of one trait on one suite: ranked rows by value, then the invalid ones by name. ``cliques`` are places
-    of ranked rows that do not differ significantly (`tie_cliques`)."""
+    of ranked rows that do not differ significantly (`tie_cliques`). ``reliability``: split-half reliability of the
+    order of these models; where it is below `RELIABLE` nobody is ranked. NaN where there are too few models to tell."""
 
     estimand: Estimand
     suite: str
     rows: tuple[Row, ...]
     shared_scenarios: int
     cliques: Cliques = ()
+    reliability: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -112,8 +118,11 @@ def _table(estimand: Estimand, suite: str, found: list[tuple[str, TraitEstimate,
     shared = _shared([f[1] for f in valid])
     values = np.array([[f[1].per_cluster[s] for s in shared] for f in valid])
     comparable = len(valid) > 1 and len(shared) >= MIN_CLUSTERS
-    intervals = rank_intervals(values) if comparable else None
-    cliques = tie_cliques(values) if comparable else ()
+    axes = [f[1].se_axes for f in valid]
+    reliability = split_half(values) if comparable and len(valid) >= ENOUGH else float("nan")
+    ranked = not reliability < RELIABLE
+    intervals = rank_intervals(values, further=axes) if comparable and ranked else None
+    cliques = tie_cliques(values, axes) if comparable else ()
     ties = letters(cliques, len(valid))
     rows = []
     for i, (name, t, truth) in enumerate(valid):
@@ -121,9 +130,9 @@ def _table(estimand: Estimand, suite: str, found: list[tuple[str, TraitEstimate,
         low, high = (
             (None, None) if intervals is None else (min(int(intervals[i, 0]), i + 1), max(int(intervals[i, 1]), i + 1))
         )
-        rows.append(Row(name, t, adjusted[i], i + 1, low, high, truth, ties[i]))
+        rows.append(Row(name, t, adjusted[i], i + 1 if ranked else None, low, high, truth, ties[i]))
     rows += [Row(name, t, float("nan"), None, None, None, truth) for name, t, truth in invalid]
-    return TraitTable(estimand, suite, tuple(rows), len(shared), cliques)
+    return TraitTable(estimand, suite, tuple(rows), len(shared), cliques, reliability)
 
 
 def _shared(estimates: list[TraitEstimate]) -> list[str]:

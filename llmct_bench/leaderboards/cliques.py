@@ -14,33 +14,36 @@ from llmct_bench.stats import MIN_CLUSTERS, holm
 Cliques = tuple[tuple[int, ...], ...]
 
 
-def tie_cliques(per_cluster: ArrayLike, level: float = 0.05) -> Cliques:
+def tie_cliques(per_cluster: ArrayLike, further: ArrayLike | None = None, level: float = 0.05) -> Cliques:
     """Overlapping groups of models no two of which differ significantly.
 
     ``per_cluster`` (n_models, n_clusters): one number per model and cluster, clusters aligned, models in the order in
-    which the groups shall be listed. Two models share a group if and only if they do not differ; each group is as large
-    as it can be. Fewer than `MIN_CLUSTERS` clusters: no groups.
+    which the groups shall be listed; ``further``: see `paired_p`. Two models share a group if and only if they do not
+    differ; each group is as large as it can be. Fewer than `MIN_CLUSTERS` clusters: no groups.
     """
     x = np.asarray(per_cluster, dtype=np.float64)
     if x.ndim != 2 or x.shape[1] < MIN_CLUSTERS:
         return ()
-    return cover(paired_p(x) > level)
+    return cover(paired_p(x, further) > level)
 
 
-def paired_p(per_cluster: ArrayLike) -> NDArray[np.float64]:
+def paired_p(per_cluster: ArrayLike, further: ArrayLike | None = None) -> NDArray[np.float64]:
     """Holm-adjusted p-values (Holm 1979) of the paired t test over clusters for every pair of rows: (n, n), symmetric,
     ones on the diagonal.
 
-    ``per_cluster`` (n_models, n_clusters >= 2). Not sign flips: at 10^4 draws their smallest p-value times the number
-    of pairs would exceed .05 from 33 models on, and nothing could ever be told apart. A row with values that are not
-    finite differs from none.
+    ``per_cluster`` (n_models, n_clusters >= 2); ``further`` (n_models,): standard errors that the means have besides,
+    independent of the clusters and of each other (those of the axes). Not sign flips: at 10^4 draws their smallest
+    p-value times the number of pairs would exceed .05 from 33 models on, and nothing could ever be told apart. A row
+    with values that are not finite differs from none.
     """
     x = np.asarray(per_cluster, dtype=np.float64)
     n, clusters = x.shape
     p = np.full((n, n), np.nan)
+    besides = np.zeros(n) if further is None else np.asarray(further, dtype=np.float64) ** 2
     for i in range(n - 1):
         gap = x[i] - x[i + 1 :]
         mean, se = gap.mean(axis=1), gap.std(axis=1, ddof=1) / np.sqrt(clusters)
+        se = np.sqrt(se**2 + besides[i] + besides[i + 1 :])
         rounding = 1e-12 * np.abs(x[i] + x[i + 1 :]).mean(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.where(se > rounding, np.abs(mean) / se, np.where(np.abs(mean) > rounding, np.inf, 0.0))

@@ -5,6 +5,7 @@ A new column is one entry of ``_TRAIT``, ``_MODELS`` or ``_RAW``: its head and t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 
 INTRO = """How the residual stream of each model carries emotion, one table per trait. None of these traits has a
 better direction: the tables sort, they do not praise. Every estimate has a 95 % interval over scenarios (cluster t,
-Fieller or jackknife), a p-value against its null (Holm-adjusted within the table) and a minimal detectable change
-(MDC95). `2 [1–4]` is a rank with its simultaneous 95 % interval from paired tests on shared scenarios; models whose
-intervals overlap are not distinguished. Invalid estimates are shown with the reason and never ranked.
+Fieller or jackknife) that also holds the error of the emotion axes (jackknife over the wordings of the reference), a
+p-value against its null (Holm-adjusted within the table) and a minimal detectable change (MDC95). `2 [1–4]` is a rank
+with its simultaneous 95 % interval from paired tests on shared scenarios; models whose intervals overlap are not
+distinguished. Invalid estimates are shown with the reason and never ranked, nor is a trait that orders these models
+with a split-half reliability below .7.
 """
 TIES = """Models that share a letter under ties do not differ significantly (paired t tests on the scenarios that all
 ranked models share, Holm-adjusted over all pairs of a table, .05)."""
@@ -100,7 +103,7 @@ _TRAIT: tuple[tuple[Column, Callable[[Row], Cell]], ...] = (
     (Column("rank", "number", "with its simultaneous 95 % interval"), _rank),
     (Column("model", "name"), lambda r: Cell(r.model)),
     (Column("estimate", "number"), _valid(lambda r: number_cell(r.estimate.estimate))),
-    (Column("95 % CI", "interval", "over scenarios; sorts by its lower end"), _valid(_interval)),
+    (Column("95 % CI", "interval", "over scenarios and axes; sorts by its lower end"), _valid(_interval)),
     (Column("planted", "number", "the true value of a phantom", optional=True), lambda r: number_cell(r.truth)),
     (
         Column("ties", about="models that share a letter do not differ significantly", optional=True, page_only=True),
@@ -113,6 +116,10 @@ _TRAIT: tuple[tuple[Column, Callable[[Row], Cell]], ...] = (
     (
         Column("d_z", "number", "(estimate − null) / SD over scenarios"),
         _valid(lambda r: number_cell(r.estimate.effect, 2)),
+    ),
+    (
+        Column("SE of axes", "number", "the part of the standard error that the axes have"),
+        _valid(lambda r: number_cell(r.estimate.se_axes)),
     ),
     (Column("MDC95", "number", "minimal detectable change"), _valid(lambda r: number_cell(r.estimate.mdc95))),
     (Column("n", "number", "scenarios"), lambda r: number_cell(r.estimate.n_clusters, 0)),
@@ -128,6 +135,7 @@ def _trait(table: TraitTable) -> Table:
         Fact("null", f"{e.null:g}"),
         Fact("range", e.range, page_only=True),
         Fact("suite", table.suite),
+        *([] if math.isnan(table.reliability) else [Fact("reliability of the order", f"{table.reliability:.2f}")]),
         Fact("controls", "; ".join(e.controls), page_only=True),
         Fact("valid where", "; ".join(e.validity), page_only=True),
         Fact("sources", "; ".join(e.sources), page_only=True),
@@ -152,6 +160,11 @@ class _Measured:
 
     def fact(self, key: str) -> Any:
         return self.first.model.get(key)
+
+    @property
+    def floor(self) -> float | None:
+        found = [r.run["floor"] for r in self.results if r.run.get("floor") is not None]
+        return max(found) if found else None
 
     def raw(self, design: str, key: str) -> Any:
         """A raw number of the last result of a design; None where there is none."""
@@ -187,6 +200,10 @@ _MODELS: tuple[tuple[Column, Callable[[_Measured], Cell]], ...] = (
     (Column("commit"), lambda m: Cell(m.first.commit[:12])),
     (Column("layer (depth)", about="where the scores were taken"), _layer),
     (Column("certificate", about="of the adapter; floor: its largest numerical error"), _certificate),
+    (
+        Column("score floor", "number", "largest change of a score in other passes, neutral SD"),
+        lambda m: Cell(f"{f:.0e}", f) if (f := m.floor) is not None else Cell(DASH),
+    ),
 )
 
 
