@@ -153,9 +153,9 @@ def truths(cell: Cell) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Summary:
-    """Performance of one trait in one cell. ``coverage`` (of the truth), ``conditional`` (of the truth along the axes
-    that were fitted in the replicate) and ``rejected`` are among the valid replicates, their Monte-Carlo errors by
-    `error`. ``valid`` is the share of replicates with a valid estimate."""
+    """Performance of one trait in one cell. ``coverage`` (of the population's truth), ``conditional`` (of the truth in
+    the metric that was fitted in the replicate) and ``rejected`` are among the valid replicates, their Monte-Carlo
+    errors by `error`. ``valid`` is the share of replicates with a valid estimate."""
 
     cell: str
     trait: str
@@ -197,6 +197,7 @@ def summaries(folder: Path, chosen: Sequence[Cell] | None = None) -> list[Summar
             inside = (use[:, 1] <= truth) & (truth <= use[:, 2])
             mean = float(use[:, 0].mean()) if len(use) else float("nan")
             known = len(use) > 0 and math.isfinite(truth)
+            given = use[np.isfinite(use[:, 5])]  # where the trait exists in the metric of the fit
             out.append(
                 Summary(
                     cell.name,
@@ -208,7 +209,9 @@ def summaries(folder: Path, chosen: Sequence[Cell] | None = None) -> list[Summar
                     mean - truth,
                     float(use[:, 0].std(ddof=1)) if len(use) > 1 else float("nan"),
                     float(inside.mean()) if known else float("nan"),
-                    float(((use[:, 1] <= use[:, 5]) & (use[:, 5] <= use[:, 2])).mean()) if known else float("nan"),
+                    float(((given[:, 1] <= given[:, 5]) & (given[:, 5] <= given[:, 2])).mean())
+                    if len(given)
+                    else float("nan"),
                     float((use[:, 3] <= 0.05).mean()) if len(use) else float("nan"),
                 )
             )

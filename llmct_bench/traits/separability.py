@@ -39,7 +39,7 @@ def estimate(m: Measurement) -> TraitEstimate:
         0.0,
         table.scenarios,
         pseudo - bias,
-        interval.p_value(0.0),
+        own.p_value(0.0),  # without emotion d2 is 0 along any axes: their error and bias have no part in the test
         details={"profile": _profile(m), "depth": m.depth, "axes_bias": bias},
         se_axes=error.se if error else 0.0,
     )
