@@ -189,7 +189,7 @@ def llama() -> LoadedModel:
 @pytest.fixture(scope="module")
 def read(llama: LoadedModel) -> SeedReading:
     """The conversation and its control, read once."""
-    return seed_reading(llama, conversation(control=NEUTRAL))
+    return seed_reading(llama, conversation(control=NEUTRAL), generation_prompt=False)
 
 
 def hooked(model: LoadedModel, messages: list[dict[str, str]], opening: bool = False) -> dict[str, np.ndarray]:
@@ -426,7 +426,7 @@ def test_one_message_is_read() -> None:
 @pytest.fixture(scope="module")
 def zero() -> SeedReading:
     """The shipped conversation through the phantom that has no emotion at all."""
-    return seed_reading(load("phantom/zero-emotion"), get_conversation("ct-scan"))
+    return seed_reading(load("phantom/zero-emotion"), get_conversation("ct-scan"), generation_prompt=False)
 
 
 def test_a_model_without_emotion_has_all_of_the_seeds_findings(zero: SeedReading) -> None:
@@ -517,7 +517,7 @@ def test_an_opening_that_does_not_fit_is_one_line(llama: LoadedModel) -> None:
     text = tokenizer.apply_chat_template(turns(TURNS), tokenize=False)
     tokenizer.model_max_length = len(tokenizer(text, add_special_tokens=False)["input_ids"])
     model = replace(llama, tokenizer=tokenizer)
-    assert seed_reading(model, conversation(control=TURNS)).layers == 3
+    assert seed_reading(model, conversation(control=TURNS), generation_prompt=False).layers == 3
     message = one_line(lambda: seed_reading(model, conversation(control=TURNS), generation_prompt=True))
     assert "prompt-0[5]" in message
 

@@ -60,7 +60,8 @@ def to_markdown(found: Sequence[Summary]) -> str:
         _link("coverage", found),
         "## How often is an absent trait found?",
         f"A phantom with emotions and nothing else; p ≤ .05 among its valid estimates, {_band(REJECTION)} is asked. "
-        "(Its joy bias is .01 and not quite 0: emotions lie unevenly in any metric.) In a phantom without any emotion an estimate is hardly ever valid; what is rejected among all replicates "
+        "(Its joy bias is .01, not quite 0: emotions lie unevenly in any metric.) In a phantom without any emotion an "
+        "estimate is hardly ever valid; what is rejected among all replicates "
         "stands in the last column.",
         _null_table(found),
         "## Is the planted value recovered, and from which size on is it seen?",

@@ -18,8 +18,9 @@ def seed(
     to: Annotated[Path | None, typer.Option(help="Write seed.csv and seed.md into this folder.")] = None,
     prompt: Annotated[int, typer.Option(help="Which prompt of the file, from 0 on.", min=0)] = 0,
     generation_prompt: Annotated[
-        bool, typer.Option("--generation-prompt", help="Read behind the opening of the next answer.")
-    ] = False,
+        bool,
+        typer.Option(help="Read behind the opening of the next answer, as the seed does, or at the message's end."),
+    ] = True,
     device: Device = "auto",
     dtype: Dtype = "auto",
     offline: Offline = False,

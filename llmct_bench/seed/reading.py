@@ -86,7 +86,7 @@ def seed_reading(
     conversation: Conversation,
     *,
     prompt: int = 0,
-    generation_prompt: bool = False,
+    generation_prompt: bool = True,
     seed: int = 0,
     budget: int | None = None,
 ) -> SeedReading:
@@ -95,8 +95,9 @@ def seed_reading(
     Sources in block i: ``hidden_in`` its input (resid.i), ``hidden_out`` its output (resid.i+1), ``attn_out`` and
     ``mlp_down_out`` what attention and feed-forward add to the residual stream (attn.i, mlp.i); the latter two are
     absent, with a note, where no such split is known. The state is that of the last token of the text that is rendered
-    up to a message, as in all raw numbers of this benchmark. With ``generation_prompt`` the template's opening of the
-    next answer follows, as in the seed's program: then every snapshot and reference ends in an assistant's turn.
+    up to a message and, with ``generation_prompt``, of the template's opening of the next answer, as in the seed's
+    program: every snapshot and reference then ends in an assistant's turn. Without it the reading agrees with the other
+    raw numbers of this benchmark.
 
     Neutral text: the conversation's control where it has one (for the first prompt), else neutral statements of the
     shipped reference, as many in each role. Random text: the conversation with every message's content replaced by
