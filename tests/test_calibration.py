@@ -543,7 +543,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def line(cell: Cell, seed: int, traits: dict[str, list[float | None]]) -> str:
     """A replicate as a line of its file."""
-    return json.dumps({"seed": seed, "knobs": asdict(cell.knobs), "traits": traits}) + "\n"
+    condition = {"method": study.METHOD, "knobs": asdict(cell.knobs), "scenarios": cell.scenarios}
+    return json.dumps({"seed": seed, **condition, "traits": traits}) + "\n"
 
 
 def quota(cell: Cell) -> int:
@@ -662,6 +663,27 @@ def test_lines_of_other_knobs_do_not_count(tiny: list[Cell], whole: Path) -> Non
     run_study(whole, lambda c: c == cell)
     assert [r["knobs"]["mood"] for r in study.read(whole, cell)] == [0.25]
     assert len((whole / "coverage-24.jsonl").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("what", ["another method", "no method at all", "other scenarios"])
+def test_lines_of_another_study_do_not_count(
+    what: str, tiny: list[Cell], whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replicates of an older method, of one that has not said which, or of other sizes are not mixed with new ones."""
+    path = whole / "coverage-24.jsonl"
+    assert len(study.read(whole, tiny[0])) == 4
+    if what == "another method":
+        monkeypatch.setattr(study, "METHOD", study.METHOD + 1)
+    elif what == "other scenarios":
+        tiny[0] = replace(tiny[0], scenarios=7)
+    else:
+        rows = [json.loads(row) for row in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps({k: v for k, v in r.items() if k != "method"}) + "\n" for r in rows))
+    assert study.read(whole, tiny[0]) == []
+    assert summaries(whole, [tiny[0]]) == []
+    run_study(whole, lambda c: c == tiny[0])
+    assert [r["seed"] for r in study.read(whole, tiny[0])] == [0]
+    assert len(path.read_text().splitlines()) == 5
 
 
 @pytest.mark.parametrize(("full", "few"), [(2000, 200), (100, 10), (7, 5), (2, 5)])
@@ -845,12 +867,12 @@ def handmade_numbers(name: str, trait: str) -> list[list[float | None]]:
 
 @pytest.fixture(scope="module")
 def handmade(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of all cells whose numbers are known."""
+    """A study of all cells, with six scenarios, whose numbers are known."""
     folder = tmp_path_factory.mktemp("handmade")
     for cell in study.cells():
         table = {t: handmade_numbers(cell.name, t) for t in ESTIMANDS}
         rows = zip(*table.values(), strict=True)
-        lines = (line(cell, s, dict(zip(table, row, strict=True))) for s, row in enumerate(rows))
+        lines = (line(replace(cell, scenarios=6), s, dict(zip(table, row, strict=True))) for s, row in enumerate(rows))
         (folder / f"{cell.name}.jsonl").write_text("".join(lines))
     return folder
 
@@ -864,7 +886,7 @@ def page(small: list[Cell], handmade: Path) -> list[list[list[str]]]:
         rows = [[c.strip() for c in row.strip("|").split("|")] for row in part.splitlines() if row.startswith("|")]
         if rows:
             found.append([rows[0], *rows[2:]])
-    assert len(found) == 3
+    assert len(found) == 4
     return found
 
 
@@ -910,9 +932,9 @@ def test_missed_coverage_is_marked(page: list[list[list[str]]]) -> None:
     table = page[0]
     rows = {tuple(r[:2]): r for r in table[1:]}
     assert len(rows) == len(table) - 1 == len(ESTIMANDS) * 3
-    assert bold(table) == {("dampening", "24"): [6], ("joy_bias", "96"): [5], ("half_life", "96"): [5, 6]}
-    assert rows["dampening", "24"][5:] == ["0.950 ± 0.025", "**0.800 ± 0.040** missed"]
-    assert rows["joy_bias", "96"][5] == "**0.800 ± 0.040** missed"
+    assert bold(table) == {("dampening", "24"): [5], ("joy_bias", "96"): [6], ("half_life", "96"): [5, 6]}
+    assert rows["dampening", "24"][5:] == ["**0.800 ± 0.040** missed", "0.950 ± 0.025"]
+    assert rows["joy_bias", "96"][6] == "**0.800 ± 0.040** missed"
     assert rows["half_life", "96"][5:] == ["**1.000 ± 0.013** missed"] * 2
     assert rows["half_life", "192"][5:] == ["1.000 ± 0.056"] * 2
     for row in rows.values():  # all estimates are .25
@@ -935,19 +957,39 @@ def test_false_rejections_are_marked(page: list[list[list[str]]]) -> None:
 
 def test_what_moves_other_traits_is_marked(page: list[list[list[str]]]) -> None:
     """Changes over that of the own knob: .04 passes, .25 and -.10 are marked, the diagonal is 1 and never marked; an
-    estimate that is mostly invalid is called so and not judged."""
-    table = page[2]
+    estimate that is mostly invalid is called so and not judged. In brackets the same ratio of what is planted."""
+    table = page[3]
     rows = {r[0].split(" = ")[0]: dict(zip(table[0][1:], r[1:], strict=True)) for r in table[1:]}
+    own = {trait: knob for knob, (_, trait) in study.TURNED.items() if trait}
+    for knob, row in rows.items():
+        for trait in row:
+            base, turned, other = (
+                all_traits(replace(Knobs(), **({k: study.TURNED[k][0]} if k else {})))[trait]
+                for k in ("", own[trait], knob)
+            )
+            value, planted_, rest = re.fullmatch(r"(\S+) \(([+-][\d.]+)\)(.*)", row[trait]).groups()
+            assert float(planted_) == pytest.approx((other - base) / (turned - base), abs=0.0051)
+            row[trait] = value + rest
     assert [r[0] for r in table[1:]] == [f"{k} = {v:g}" for k, (v, _) in study.TURNED.items()]
     assert {key[0].split(" = ")[0] for key in bold(table)} == {"tint", "rogue"}
     moved = {(k, t): v for k, row in rows.items() for t, v in row.items() if v != "+0.00"}
-    own = {(knob, trait): "+1.00" for knob, (_, trait) in study.TURNED.items() if trait}
-    assert moved == own | {
+    assert moved == {(knob, trait): "+1.00" for trait, knob in own.items()} | {
         ("persona", "dampening"): "+0.04",
         ("tint", "joy_bias"): "**+0.25**",
         ("rogue", "tail_retention"): "**-0.10**",
-        ("drift", "dampening"): "+2.00 (invalid)",
+        ("drift", "dampening"): "+2.00, invalid",
     }
+
+
+def test_what_can_be_detected() -> None:
+    """With 80 % power, two-sided at .05: (1.960 + 0.842) standard errors; a size that is missing is a dash."""
+    shares = {"truth": 0.3, "mean": 0.3, "bias": 0.0, "coverage": 0.95, "conditional": 0.95, "rejected": 0.5}
+    found = [
+        Summary(f"coverage-{n}", "dampening", 100, 1.0, empirical_se=se, **shares) for n, se in ((24, 0.1), (192, 0.03))
+    ]
+    row = next(r for r in report.to_markdown(found).splitlines() if r.startswith("| dampening") and r.count("|") == 5)
+    power = sps.norm.ppf(0.975) + sps.norm.ppf(0.8)
+    assert [c.strip() for c in row.split("|")[2:5]] == [f"{power * 0.1:.3f}", "–", f"{power * 0.03:.3f}"]
 
 
 #: Parts of a study, by the cells that are there, and the figures that can be made of them.

@@ -327,7 +327,7 @@ def test_references_said_by_the_assistant_are_listed_and_not_compared(llama: Loa
     """They would add the role to the difference between emotions: the summaries are the same with them."""
     states = [{"label": k, "messages": turns([t])} for k, t in SAID.items()]
     states.insert(1, {"label": "joy.assistant", "messages": turns(["how was it", "what a happy day"])})
-    reading = seed_reading(llama, conversation(control=NEUTRAL, reference_states=states))
+    reading = seed_reading(llama, conversation(control=NEUTRAL, reference_states=states), generation_prompt=False)
     assert dict(zip(reading.references, reading.roles, strict=True))["joy.assistant"] == "assistant"
     assert set(reading.frame()["reference"]) == {*SAID, "joy.assistant"}
     pd.testing.assert_frame_equal(summary(reading), summary(read), rtol=1e-4, atol=1e-5)
@@ -493,7 +493,7 @@ def test_a_prompt_that_is_not_there_is_one_line(llama: LoadedModel) -> None:
 def test_another_prompt_has_its_own_reading(llama: LoadedModel, read: SeedReading) -> None:
     """The second prompt of a file is read as it would be by itself."""
     two = conversation(control=NEUTRAL, prompt=[{"messages": turns(NEUTRAL)}, {"messages": turns(TURNS)}])
-    found = seed_reading(llama, two, prompt=1)
+    found = seed_reading(llama, two, prompt=1, generation_prompt=False)
     assert not [n for n in found.notes if "the conversation's control" in n]
     assert "prompt 1 of 2" in found.notes
     values = found.values["cosine"][:, found.rows("conversation")]
