@@ -213,3 +213,11 @@ def test_every_estimand_is_declared_in_full() -> None:
         assert e.controls
         assert e.validity
         assert e.sources
+
+
+def test_joy_bias_of_scores_without_noise() -> None:
+    """Every item at the mean of its emotion and intensity: all decisions are right and the bias is nothing but 0."""
+    rows = circumplex_rows({}, noise=0.0)
+    e = estimate("joy_bias", rows)
+    assert e.estimate == pytest.approx(0.0, abs=1e-6)
+    assert e.details["accuracy"] == 1.0

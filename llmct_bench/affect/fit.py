@@ -25,7 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from llmct_bench.affect.layers import LayerChoice, choose_layer
+from llmct_bench.affect.layers import LayerChoice, averages, choose_layer
 from llmct_bench.emotions import BY_NAME, NAMES, NEUTRAL
 from llmct_bench.errors import ModelError
 from llmct_bench.scanner import States
@@ -220,6 +220,10 @@ def _versions(h: NDArray[np.float32], index: pd.DataFrame, metric: Metric) -> Ve
     z = metric.z(h, role)
     where = np.flatnonzero((split == "fit") & np.isin(emotion, NAMES))
     fit = index.iloc[where]
+    # topics differ, and a wording stands in some of them only: what a topic adds to all emotions is no wording's error
+    topic = pd.factorize(fit["scenario"])[0]
+    shared = averages(topic, int(topic.max()) + 1) @ z[where]
+    z[where] += z[where].mean(axis=0) - shared[topic]
     wording = fit["item"].str.rsplit("/", n=1).str[-1].to_numpy()  # .../joy-2-merry
     units: list[tuple[str, int]] = []  # (emotion, stratum) of each part
     means, counts, strata = [], [], 0
@@ -249,16 +253,18 @@ def _versions(h: NDArray[np.float32], index: pd.DataFrame, metric: Metric) -> Ve
 
     held_out = (split == "dev") & (emotion == NEUTRAL)
     seen, place = z[held_out] @ parts.T, role[held_out]
-    topic = pd.factorize(index.loc[held_out, "scenario"])[0] % _TOPIC_GROUPS
+    group = pd.factorize(index.loc[held_out, "scenario"])[0] % _TOPIC_GROUPS
+    groups = np.unique(group) if len(np.unique(group)) > 1 else np.empty(0, np.intp)
     plain = mix(None)
     alone = np.array([(stratum == s).sum() > 1 for s in stratum])
     versions = [(mix(int(u)), _spread(seen, place)) for u in np.flatnonzero(alone)]
-    versions += [(plain, _spread(seen[topic != g], place[topic != g])) for g in np.unique(topic)]
-    labels = np.array([*stratum[alone], *[strata] * len(np.unique(topic))], np.int64)
+    versions += [(plain, _spread(seen[group != g], place[group != g])) for g in groups]
+    labels = np.array([*stratum[alone], *[strata] * len(groups)], np.int64)
     mixes = [m / np.sqrt(np.maximum(np.einsum("kp,pq,kq->k", m, s, m), 1e-24))[:, None] for m, s in versions]
     direction = parts / metric.spread
     offsets = np.stack([direction @ metric.mean[r] for r in metric.mean])
-    return Versions(direction.astype(np.float32), offsets, np.stack(mixes), labels)
+    mixed = np.stack(mixes) if mixes else np.empty((0, len(plain), len(parts)))
+    return Versions(direction.astype(np.float32), offsets, mixed, labels)
 
 
 def _axes(z: Floats, rows: NDArray[np.bool_], emotion: NDArray[np.object_]) -> Floats:

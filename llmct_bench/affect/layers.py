@@ -99,7 +99,7 @@ class Separable:
 
     def d2(self, p: Floats, weights: Floats | None = None) -> Any:
         """Crossnobis d2 of scenarios weighted by ``weights`` (B, n_scenarios), by default all of them; the covariance
-        in whose units it is measured is theirs too."""
+        in whose units it is measured is theirs too (doi:10.1051/0004-6361:20066170 for its inverse)."""
         w = np.ones((1, len(self.scenarios))) if weights is None else weights
         own = p[self.rows]
         residual = own - (self.cells @ own)[self.cell]
@@ -108,7 +108,9 @@ class Separable:
         size = w @ (count @ np.ones(len(own))) - self.cells.shape[0]
         covariance = (w @ (count @ square)) / np.maximum(size, 1.0)[:, None]
         precision = np.linalg.pinv(covariance.reshape(-1, p.shape[1], p.shape[1]), rcond=1e-4, hermitian=True)
-        return crossnobis(self.class_means(p), precision, w)
+        # the inverse of an estimated covariance is too large on average (Hartlap et al. 2007)
+        rank = int(np.linalg.matrix_rank(precision[0], hermitian=True))
+        return crossnobis(self.class_means(p), precision, w) * np.maximum(size - rank - 1, 0.0) / np.maximum(size, 1.0)
 
     def jackknife(self, p: Floats) -> tuple[Interval, Floats]:
         """d2 with its interval over scenarios, and the pseudo-values (n_scenarios,)."""

@@ -89,6 +89,10 @@ def _by(found: Sequence[Summary]) -> dict[tuple[str, str], Summary]:
     return {(s.cell, s.trait): s for s in found}
 
 
+def _plain(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.3f}" if math.isfinite(value) else "–"
+
+
 def _share(value: float, s: Summary) -> str:
     return f"{value:.3f} ± {s.error(value):.3f}" if math.isfinite(value) else "–"
 
@@ -108,7 +112,7 @@ def _coverage_table(found: Sequence[Summary]) -> str:
         for n in SIZES:
             s = by.get((f"coverage-{n}", trait))
             if s is not None:
-                shown = [f"{s.truth:.3f}", f"{s.bias:+.3f}", f"{s.empirical_se:.3f}"]
+                shown = [_plain(s.truth), _plain(s.bias, "+"), _plain(s.empirical_se)]
                 rows.append(
                     [trait, str(n), *shown, _judged(s.conditional, s, COVERAGE), _judged(s.coverage, s, COVERAGE)]
                 )
@@ -137,7 +141,7 @@ def _detectable_table(found: Sequence[Summary]) -> str:
     for trait in ESTIMANDS:
         seen = [by.get((f"coverage-{n}", trait)) for n in SIZES]
         if any(s is not None and math.isfinite(s.empirical_se) for s in seen):
-            rows.append([trait, *("–" if s is None else f"{_POWER * s.empirical_se:.3f}" for s in seen)])
+            rows.append([trait, *("–" if s is None else _plain(_POWER * s.empirical_se) for s in seen)])
     text = "The smallest difference from the null that is seen in 80 % of the studies, in units of each trait:"
     return f"{text}\n\n{_table(rows, ['trait', *(f'{n} scenarios' for n in SIZES)])}" if rows else ""
 
@@ -298,5 +302,5 @@ def _link(name: str, found: Sequence[Summary]) -> str:
 
 def planned(full: int) -> dict[str, int]:
     """Replicates of every cell for a study with ``full`` in the cells of coverage and nulls."""
-    few = max(full // 10, 5)
+    few = max(full // 10, 2)
     return {c.name: full if c.name.split("-")[0] in ("coverage", "null", "nothing") else few for c in cells()}

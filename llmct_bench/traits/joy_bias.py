@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from llmct_bench.affect import sums
+from llmct_bench.affect import averages, sums
 from llmct_bench.emotions import NAMES, NEUTRAL
 from llmct_bench.stats import cluster_t, decision_rates, jackknife_t, t_interval
 from llmct_bench.traits.estimand import (
@@ -105,12 +105,15 @@ class Decisions:
         use = self.true >= 0
         p, cell, scenario = values[self.rows[use], : len(NAMES)], self.cell[use], self.scenario[use]
         n, cells, d, k = len(self.scenarios), len(self.owner), p.shape[1], len(self.names)
+        middle = averages(cell, cells) @ p
+        off = p - middle[cell]  # small numbers: the scatter is a difference of sums
         grouped = sums(scenario * cells + cell, n * cells)
         count = weights @ (grouped @ np.ones(len(p))).reshape(n, cells)
-        means = (weights @ (grouped @ p).reshape(n, cells * d)).reshape(-1, cells, d) / count[..., None]
-        square = (p[:, :, None] * p[:, None, :]).reshape(len(p), d * d)
+        away = (weights @ (grouped @ off).reshape(n, cells * d)).reshape(-1, cells, d) / count[..., None]
+        means = middle + away
+        square = (off[:, :, None] * off[:, None, :]).reshape(len(p), d * d)
         scatter = (weights @ (sums(scenario, n) @ square)).reshape(-1, d, d)
-        scatter = scatter - np.einsum("bc,bcp,bcq->bpq", count, means, means, optimize=True)
+        scatter = scatter - np.einsum("bc,bcp,bcq->bpq", count, away, away, optimize=True)
         total = count.sum(axis=1)[:, None, None]
         member = (self.owner[None, :] == np.arange(k)[:, None]).astype(np.float64)
         size = count @ member.T
