@@ -236,8 +236,7 @@ class _Job:
         few = set(scores.index["scenario"].unique()[:_FLOOR_SCENARIOS])
         again = replace(suite, items=tuple(i for i in suite.items[::-1] if i.scenario in few))
         fit, point = self._fit, self._fit.layer.point
-        parts = (point, fit.versions.parts)
-        found = scan_projected(self.model, again, fit.directions, fit.references, parts=parts, budget=_FLOOR_BUDGET)
+        found = scan_projected(self.model, again, fit.directions, fit.references, budget=_FLOOR_BUDGET)
         other = from_projections(found, fit)
         usual, place = scores.values[:, point], {k: i for i, k in enumerate(_readouts(scores))}
         rows = [place[k] for k in _readouts(other)]

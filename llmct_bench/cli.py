@@ -43,6 +43,9 @@ app.add_typer(suites.app, name="suites")
 app.command()(seed.seed)
 app.command()(calibration.spike)
 
+#: The phantom without any response of its own, so that what is planted in it is the whole truth.
+_SPIKED = ("phantom/zero-emotion",)
+
 
 @app.command()
 def run(
@@ -183,19 +186,24 @@ def calibrate(
         bool, typer.Option("--quick", help="Few replicates, in about two minutes: a look, no proof.")
     ] = False,
 ) -> None:
-    """The simulation study on planted states: coverage, false positives, power, and which knob moves which trait.
+    """The calibration certificate: drawn states (coverage, false positives, power, which knob moves which trait), the
+    compiled panel as far as its results are stored under --output, and doses added to a phantom.
 
     Restartable: what lies in calibration/ is not done again. 2000 replicates take hours on one core.
     """
+    from llmct_bench.benchmark import fitted, load_results
+    from llmct_bench.calibration.levels import panel, spike_study
     from llmct_bench.calibration.report import planned, write
     from llmct_bench.calibration.study import run_study
 
-    wanted = planned(7 if quick else replicates)
+    wanted, study = planned(7 if quick else replicates), output / "calibration"
     bars = Bars()
     with bars.bars:
         bars.start("replicates", sum(wanted.values()), "")
-        run_study(output / "calibration", lambda c: wanted[c.name], lambda _, n: bars.advance(n))
-    for path in write(output / "calibration", output / "reports"):
+        run_study(study, lambda c: wanted[c.name], lambda _, n: bars.advance(n))
+    spikes = [] if quick else [spike_study(*fitted(name), study / "spikes.json") for name in _SPIKED]
+    compiled = panel(load_results(output)) if (output / "results").is_dir() else []
+    for path in write(study, output / "reports", compiled, spikes):
         print(path)
 
 

@@ -85,10 +85,11 @@ def score(states: States, fit: AffectFit) -> Scores:
 
 
 def from_projections(found: Projections, fit: AffectFit) -> Scores:
-    """The scores of a suite whose projections on ``fit.directions``, ``fit.references`` and ``fit.versions.parts`` were
-    taken in the pass: the same numbers as `score` gives for its states."""
+    """The scores of a suite whose projections on ``fit.directions`` and ``fit.references`` were taken in the pass: the
+    same numbers as `score` gives for its states. Without those on ``fit.versions.parts`` there are no versions."""
     values = shift(found.values, found.index, fit.offsets, fit.roles)
-    return Scores(values, found.cosines, found.index, fit.scores, versions=_versions(found.parts, found.index, fit))
+    versions = _versions(found.parts, found.index, fit) if found.parts.shape[1] else None
+    return Scores(values, found.cosines, found.index, fit.scores, versions=versions)
 
 
 def _versions(parts: Floats, index: pd.DataFrame, fit: AffectFit) -> ScoreVersions:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,7 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from tabulate import tabulate
 
+from llmct_bench.calibration.levels import Recovered, agreement
 from llmct_bench.calibration.study import DOSES, SIZES, TURNED, Summary, cells, summaries
+from llmct_bench.leaderboards.markdown import escape
 from llmct_bench.plotting import INK, PLANTED, drawing, save
 from llmct_bench.traits import ESTIMANDS
 
@@ -27,27 +30,41 @@ _POWER = 1.960 + 0.842
 _NULL = ("joy_bias", "dampening", "shock_absorption", "tail_retention")
 
 
-def write(study: Path, folder: Path) -> list[Path]:
-    """Write ``calibration.md``, ``calibration.json`` and ``figures/calibration-*.{svg,png}``."""
+def write(
+    study: Path, folder: Path, compiled: Sequence[Recovered] = (), spikes: Sequence[dict[str, Any]] = ()
+) -> list[Path]:
+    """Write ``calibration.md``, ``calibration.json`` and ``figures/calibration-*.{svg,png}``: the study of level 1, the
+    compiled panel (level 2) and what `levels.spike_study` found (level 3), as far as they are given."""
     found = summaries(study)
     written: list[Path] = []
     with drawing(folder / "figures"):
-        for name, draw in _FIGURES.items():
-            figure = draw(found)
+        figures = {name: draw(found) for name, draw in _FIGURES.items()} | {"panel": _panel(compiled)}
+        for name, figure in figures.items():
             if figure is not None:
                 written += save(figure, folder / "figures", f"calibration-{name}")
         page, data = folder / "calibration.md", folder / "calibration.json"
-        page.write_text(to_markdown(found), encoding="utf-8")
-        plain = [{k: v if v == v else None for k, v in asdict(s).items()} for s in found]
+        page.write_text(to_markdown(found, compiled, spikes), encoding="utf-8")
+        plain = {
+            "drawn": [{k: v if v == v else None for k, v in asdict(s).items()} for s in found],
+            "compiled": [{k: v if v == v and v not in (math.inf, -math.inf) else None for k, v in asdict(r).items()}
+                         for r in compiled],
+            "spikes": list(spikes),
+        }  # fmt: skip
         data.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return [page, data, *written]
 
 
-def to_markdown(found: Sequence[Summary]) -> str:
+def to_markdown(
+    found: Sequence[Summary], compiled: Sequence[Recovered] = (), spikes: Sequence[dict[str, Any]] = ()
+) -> str:
     """The page."""
     most = max((s.replicates for s in found), default=0)
     parts = [
-        "# Calibration on planted states",
+        "# Calibration",
+        "The instrument is tried where the answer is known: on states that are drawn (level 1), on transformers that "
+        "are compiled (level 2) and on models to which known doses are added (level 3). Zero change, level 4, is the "
+        "noise floor of every leaderboard and of `llmct-bench spike`.",
+        "# Level 1: drawn states",
         "States are drawn with a planted answer (level 1; the knobs stand in `llmct_bench/calibration/activations.py`) "
         "and go through the very fit, scores and estimates that models go through. Reported are Monte-Carlo shares "
         f"with their standard errors, from up to {most} replicates a condition. Made by: `llmct-bench calibrate`.",
@@ -73,8 +90,92 @@ def to_markdown(found: Sequence[Summary]) -> str:
         f"the closed form says. At most {OFF_DIAGONAL:.0%} is asked beside the diagonal.",
         _matrix_table(found),
         _link("matrix", found),
+        *_compiled(compiled),
+        *_spiked(spikes),
     ]
     return "\n\n".join(p for p in parts if p) + "\n"
+
+
+def _compiled(found: Sequence[Recovered]) -> list[str]:
+    """The section of level 2."""
+    if not found:
+        return []
+    rows = [
+        [a.trait, str(a.phantoms), f"{a.hold} of {a.phantoms}", _plain(a.worst), _plain(a.tau)]
+        for a in agreement(found)
+    ]
+    held = sum(r.holds for r in found)
+    return [
+        "# Level 2: compiled transformers",
+        "Real `Qwen2ForCausalLM` objects with hand-set weights, through the whole path from text to trait "
+        "(`llmct-bench run`); the truth is a closed form of the words that they read. "
+        f"{held} of {len(found)} valid intervals hold it. Their words are few and have random vectors of their own, "
+        "which no interval over scenarios knows of. Kendall's tau is over the pairs whose planted values differ by "
+        "more than two standard errors.",
+        _table(rows, ["trait", "valid phantoms", "hold the truth", "worst error, SE", "Kendall's tau"]),
+        "![panel](figures/calibration-panel.svg)",
+    ]
+
+
+def _spiked(spikes: Sequence[dict[str, Any]]) -> list[str]:
+    """The section of level 3."""
+    if not spikes:
+        return []
+    lines = [
+        [escape(s["model"]), str(line["planted"]), str(line["read"]), *_estimate(line["slope"], 4),
+         f"{line['intercept']:+.0e}"]
+        for s in spikes for line in s["lines"]
+    ]  # fmt: skip
+    traits = [
+        [escape(s["model"]), t["plant"], t["trait"], f"{t['planted']:.3f}",
+         *(_estimate({"estimate": t["recovered"], "low": t["low"], "high": t["high"]}, 3)
+           if t["valid"] else ["–", "invalid"])]
+        for s in spikes for t in s["traits"]
+    ]  # fmt: skip
+    return [
+        "# Level 3: doses added to a model",
+        "A known dose of each emotion is added to the residual stream at one point and read there and later on. Where "
+        "it is planted the truth is slope 1 and intercept 0; later the slope is what the model transmits.",
+        _table(lines, ["model", "planted at", "read at", "slope", "95 % CI", "intercept"]),
+        "Whole traits planted in this way; in a model with a response of its own the two mix.",
+        _table(traits, ["model", "plant", "trait", "planted", "recovered", "95 % CI"]),
+    ]
+
+
+def _estimate(i: dict[str, Any], digits: int) -> list[str]:
+    value, low, high = ("–" if i[k] is None else f"{i[k]:.{digits}f}" for k in ("estimate", "low", "high"))
+    return [value, f"[{low}, {high}]"]
+
+
+def _panel(found: Sequence[Recovered]) -> Figure | None:
+    """Recovered against planted by trait, with the identity line."""
+    traits = [t for t in ESTIMANDS if any(r.trait == t for r in found)]
+    if not traits:
+        return None
+    columns = min(4, len(traits))
+    lines = math.ceil(len(traits) / columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(2.9 * columns, 2.9 * lines), squeeze=False)
+    for axis, trait in zip(axes.flat, traits, strict=False):
+        own = [r for r in found if r.trait == trait]
+        for r in own:
+            low, high = (max(min(v, r.estimate + 1e3), r.estimate - 1e3) for v in (r.low, r.high))
+            colour = INK if r.holds else PLANTED
+            axis.plot([r.planted] * 2, [low, high], color=colour, linewidth=1.5)
+            axis.plot(r.planted, r.estimate, "o" if r.holds else "s", color=colour, markersize=4)
+        ends = [v for r in own for v in (r.planted, r.estimate)]
+        axis.axline((min(ends), min(ends)), slope=1, color="#888888", linewidth=1, zorder=0)
+        axis.set_title(ESTIMANDS[trait].title)
+        axis.set_xlabel(f"planted ({ESTIMANDS[trait].unit})", fontsize=8)
+    for axis in axes.flat[len(traits) :]:
+        axis.set_visible(False)
+    axes[0, 0].set_ylabel("measured, 95 % interval")
+    handles = [
+        Line2D([], [], color=INK, marker="o", label="holds the planted value"),
+        Line2D([], [], color=PLANTED, marker="s", label="does not"),
+    ]
+    figure.legend(handles=handles, loc="lower center", ncols=2, frameon=False, bbox_to_anchor=(0.5, -0.05))
+    figure.tight_layout()
+    return figure
 
 
 def _band(band: tuple[float, float]) -> str:
