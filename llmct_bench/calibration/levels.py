@@ -109,7 +109,7 @@ def spike_study(model: LoadedModel, fit: AffectFit, path: Path) -> dict[str, Any
     ]
     made = {**about, "lines": lines, "traits": traits}
     path.parent.mkdir(parents=True, exist_ok=True)
-    plain = _strict(made)
+    plain: dict[str, Any] = _strict(made)
     path.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return plain
 
