@@ -622,8 +622,8 @@ def test_every_entry_of_every_buffer_is_overwritten(kind: str, force: None, recy
     assert [len(b.reads) for b in found.plan.batches] == [buffer.shape[1] for buffer in recycled]
     assert all(torch.isfinite(buffer).all() for buffer in recycled)
     recycled.clear()
-    scan_projected(model, TREE, np.ones((4, 2, 64)), np.ones((4, 3, 64)))
-    assert len(recycled) == 2 * len(found.plan.batches)
+    scan_projected(model, TREE, np.ones((4, 2, 64)), np.ones((4, 3, 64)), parts=(2, np.ones((5, 64))))
+    assert len(recycled) == 3 * len(found.plan.batches)
     assert all(torch.isfinite(buffer).all() for buffer in recycled)
 
 
@@ -1111,8 +1111,16 @@ def test_projections_give_the_scores_of_full_states(
     fit = fit_affect(full)
     wanted = score(full, fit)
     with numpy_noted(monkeypatch) as noted, Largest() as largest:
-        found = scan_projected(model, suite, fit.directions, fit.references, rendered=rendered, budget=256)
+        parts = (fit.layer.point, fit.versions.parts)
+        found = scan_projected(model, suite, fit.directions, fit.references, parts=parts, rendered=rendered, budget=256)
     got = from_projections(found, fit)
+    assert got.versions is not None
+    assert wanted.versions is not None
+    spread = wanted.versions.parts.std(0)
+    assert (np.abs(got.versions.parts - wanted.versions.parts).max(0) <= 1e-6 * spread).all()
+    without = from_projections(replace(found, parts=found.parts[:, :0]), fit)
+    assert without.versions is None
+    assert np.array_equal(without.values, got.values)
     assert got.values.shape == wanted.values.shape
     assert (np.abs(got.values - wanted.values).max((0, 1)) <= 1e-6 * wanted.values.std((0, 1))).all()
     assert (np.abs(got.raw - wanted.raw).max((0, 1)) <= 1e-6 * wanted.raw.std((0, 1))).all()
