@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,8 @@ from hypothesis import strategies as st
 from llmct_bench import LoadedModel, LoadOptions, PhantomSpec, States, Suite, certify, get_model, get_suite, load, scan
 from llmct_bench.adapters import Point
 from llmct_bench.affect import AffectFit, Scores, fit_affect, score
+from llmct_bench.calibration.activations import design_layout, draw, reference_layout
+from llmct_bench.calibration.study import DESIGNS, MIXED
 from llmct_bench.scanner import Batch, render
 from llmct_bench.traits import ESTIMANDS, Measurement, TraitEstimate, estimate_all, measure
 
@@ -274,3 +277,53 @@ def test_traits_where_no_scenario_is_whole() -> None:
     fit = fit_affect(job(PHANTOM, "usual").states["reference"])
     estimates = estimate_all(measured(score(scan(model, suite, rendered=part), fit), fit), "circumplex")
     assert all(e.reason for e in estimates if not e.valid)
+
+
+# --- drawn states: what must not matter -------------------------------------------------------------------------------
+
+
+def drawn(change: Callable[[States], States]) -> dict[str, TraitEstimate]:
+    """Every trait of a drawn phantom (24 scenarios) whose states all went through ``change``."""
+    rng = np.random.default_rng(1)
+    fit = fit_affect(change(draw(reference_layout(), MIXED, rng)))
+    found = {}
+    for design in DESIGNS:
+        scores = score(change(draw(design_layout(design, 24), MIXED, rng)), fit)
+        for t in estimate_all(measured(scores, fit), design):
+            found[t.trait] = t
+    return found
+
+
+@pytest.mark.parametrize("size", [7.0, 1e-3])
+def test_the_size_of_all_states_changes_no_estimate(size: float) -> None:
+    """Scores are in units of neutral text. (A rotation of the basis does change them: the metric has one spread a
+    dimension, which is what makes it proof against massive dimensions.)"""
+
+    def scaled(s: States) -> States:
+        return replace(s, array=s.array * np.float32(size), last=s.last * np.float32(size))
+
+    usual, other = drawn(lambda s: s), drawn(scaled)
+    for trait, t in usual.items():
+        assert other[trait].estimate == pytest.approx(t.estimate, abs=1e-4 * t.se), trait
+        assert other[trait].se == pytest.approx(t.se, rel=1e-3), trait
+
+
+def test_names_and_order_of_scenarios_change_no_estimate() -> None:
+    """Other names, in another order: every estimate stays, and every standard error but that of the joy bias, whose
+    scenarios are left out in groups by their order."""
+
+    def renamed(s: States) -> States:
+        if "split" in s.index and (s.index["split"] == "fit").any():
+            return s
+        names = s.index["scenario"].unique()
+        shuffled = np.random.default_rng(2).permutation(len(names))
+        new = {name: f"n{k:03d}" for name, k in zip(names, shuffled, strict=True)}
+        order = np.random.default_rng(3).permutation(len(s.index))
+        index = s.index.assign(scenario=s.index["scenario"].map(new)).iloc[order].reset_index(drop=True)
+        return replace(s, array=s.array[order], last=s.last[order], index=index)
+
+    usual, other = drawn(lambda s: s), drawn(renamed)
+    for trait, t in usual.items():
+        assert other[trait].estimate == pytest.approx(t.estimate, abs=1e-3 * t.se), trait
+        if trait != "joy_bias":
+            assert other[trait].se == pytest.approx(t.se, rel=1e-6), trait
