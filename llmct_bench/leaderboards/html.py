@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmct_bench.leaderboards.content import page
+from llmct_bench.leaderboards.content import Page, page
 from llmct_bench.leaderboards.strip import Axis, axis_of, head, strip
 from llmct_bench.leaderboards.tables import DASH, Cell, Column, Fact, Line, Table
 
@@ -38,9 +38,14 @@ def to_html(board: Leaderboard, figures: Iterable[Path] = ()) -> str:
     """The whole page, with those of the written ``figures`` that are SVG, as long as it stays below `LARGEST` bytes."""
     from llmct_bench.leaderboards.figures import available
 
-    shown = page(board)
     drawn = {p.stem: p for p in figures if p.suffix == ".svg"}
     captions = {name: caption for name, caption in available(board) if name in drawn}
+    return page_html(page(board), captions, drawn, _FILTER)
+
+
+def page_html(shown: Page, captions: Mapping[str, str], drawn: Mapping[str, Path], search: str = "") -> str:
+    """Any such page, with the ``drawn`` figures (SVG files) that ``captions`` name, below `LARGEST` bytes; ``search``:
+    the form that filters its rows by their first cell."""
     traits, appendix = _sections(shown.traits), _sections(shown.appendix)
     entries = [*traits, *([("figures", "Figures", "")] if captions else []), *appendix]
     style, script = (_asset(name) for name in ("page.css", "page.js"))
@@ -59,7 +64,7 @@ def to_html(board: Leaderboard, figures: Iterable[Path] = ()) -> str:
         f'<p class="made">{" · ".join(f"<bdi>{_flat(t)}</bdi>" for t in shown.provenance)}</p></header>',
         '<nav aria-label="Contents"><h2>Contents</h2><ul>',
         *(f'<li><a href="#{name}">{_flat(title)}</a></li>' for name, title, _ in entries),
-        "</ul></nav>\n" + _FILTER + "\n<main>",
+        "</ul></nav>\n" + search + "\n<main>",
         *(text for *_, text in traits),
     ]
     after = [*(text for *_, text in appendix), f"</main>\n<script>{script}</script>\n</body>\n</html>\n"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from llmct_bench.leaderboards.content import page
+from llmct_bench.leaderboards.content import Page, page
 from llmct_bench.leaderboards.tables import Cell, Column, Fact, Table
 
 if TYPE_CHECKING:
@@ -23,14 +24,20 @@ def escape(text: object) -> str:
 
 def to_markdown(board: Leaderboard) -> str:
     """The whole page."""
-    shown = page(board)
+    from llmct_bench.leaderboards.figures import available
+
+    return page_markdown(page(board), dict(available(board)))
+
+
+def page_markdown(shown: Page, captions: Mapping[str, str]) -> str:
+    """Any such page, with the figures that ``captions`` name."""
     parts = [
         f"# {escape(shown.title)}\n",
         f"> {escape(shown.note)}\n" if shown.note else "",
         shown.intro,
         " · ".join(map(escape, shown.provenance)) + "\n",
         *map(_table, shown.traits),
-        _figures(board),
+        _figures(captions),
         *(_table(t) for t in shown.appendix if not t.page_only),
     ]
     return "\n".join(p for p in parts if p).rstrip() + "\n"
@@ -53,7 +60,5 @@ def _fact(fact: Fact) -> str:
     return f"`{fact.text}`" if fact.code else f"{fact.label}: {escape(fact.text)}"
 
 
-def _figures(board: Leaderboard) -> str:
-    from llmct_bench.leaderboards.figures import available
-
-    return "\n".join(["## Figures\n", *(f"![{caption}](figures/{name}.svg)\n" for name, caption in available(board))])
+def _figures(captions: Mapping[str, str]) -> str:
+    return "\n".join(["## Figures\n", *(f"![{caption}](figures/{name}.svg)\n" for name, caption in captions.items())])

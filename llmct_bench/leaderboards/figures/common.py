@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: More models than this are no figure but a table.
 MOST = 32
-_MARKERS = "osD^vP*Xhd<>p8"
+MARKERS = "osD^vP*Xhd<>p8"
 
 
 def thinned(items: Sequence[T]) -> list[T]:
@@ -78,11 +78,11 @@ def finish(ax: Any, x: str, y: str, title: str) -> None:
 def lines(ax: Any, rows: list[Row], style: str = "-") -> Iterator[tuple[Row, Any, Callable[..., None]]]:
     """Each model with its colour and a function that draws its line (x, y, low, high) with a band, in that colour and a
     marker of its own."""
-    for i, (row, colour) in enumerate(zip(rows, _colours(len(rows)), strict=True)):
+    for i, (row, colour) in enumerate(zip(rows, colours(len(rows)), strict=True)):
 
         def line(x: Any, y: Any, low: Any, high: Any, i: int = i, colour: Any = colour, name: str = row.model) -> None:
             ax.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
-            marker = _MARKERS[i % len(_MARKERS)]
+            marker = MARKERS[i % len(MARKERS)]
             ax.plot(x, y, ls=style, marker=marker, ms=5, lw=1.6, color=colour, label=short(name))
 
         yield row, colour, line
@@ -94,6 +94,7 @@ def interval(ax: Any, low: float, high: float, y: float, estimate: float, colour
     ax.plot(ends, [y, y], color=colour, lw=2, solid_capstyle="butt", zorder=2)
 
 
-def _colours(n: int) -> list[Any]:
+def colours(n: int) -> list[Any]:
+    """One colour a model: Okabe and Ito's for up to seven."""
     base = ["#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000"]
     return base[:n] if n <= len(base) else list(sns.color_palette("viridis", n))

@@ -44,7 +44,9 @@
       found.set(nameOf(row), [found.get(nameOf(row)), ...words].join(" "));
     }
   }
-  const form = document.querySelector("form"), input = form.querySelector("input"), output = form.querySelector("output");
+  const form = document.querySelector("form");
+  if (!form) return;
+  const input = form.querySelector("input"), output = form.querySelector("output");
   const filter = () => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
     const shown = new Set([...found].filter(([, text]) => words.every((w) => text.includes(w))).map(([name]) => name));
