@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from llmct_bench import __version__
-from llmct_bench.commands import calibration, models, seed, suites
+from llmct_bench.commands import calibration, compare, models, seed, suites
 from llmct_bench.commands.options import (
     ERRORS,
     AsJson,
@@ -42,6 +42,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(suites.app, name="suites")
 app.command()(seed.seed)
 app.command()(calibration.spike)
+app.command()(compare.compare)
 
 #: The phantom without any response of its own, so that what is planted in it is the whole truth.
 _SPIKED = ("phantom/zero-emotion",)

@@ -1,0 +1,23 @@
+"""Comparison of models pair by pair: differences, equivalence, similarity of their emotion geometries, shift."""
+
+from llmct_bench.comparison.compare import Comparison, chosen, compare
+from llmct_bench.comparison.differences import Difference, adjusted, paired, scenarios_needed
+from llmct_bench.comparison.geometry import Geometry, Similarity, geometry, mantel, similarity
+from llmct_bench.comparison.page import file_name, write
+
+__all__ = [
+    "Comparison",
+    "Difference",
+    "Geometry",
+    "Similarity",
+    "adjusted",
+    "chosen",
+    "compare",
+    "file_name",
+    "geometry",
+    "mantel",
+    "paired",
+    "scenarios_needed",
+    "similarity",
+    "write",
+]

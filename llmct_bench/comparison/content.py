@@ -1,0 +1,161 @@
+"""What the page of a comparison shows, as the tables of the leaderboard's pages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from llmct_bench.comparison.compare import Comparison
+from llmct_bench.comparison.differences import AXES_DF, LOGARITHMIC, Difference
+from llmct_bench.comparison.geometry import Similarity
+from llmct_bench.leaderboards import leaderboard
+from llmct_bench.leaderboards.content import Page
+from llmct_bench.leaderboards.content import page as board_page
+from llmct_bench.leaderboards.tables import DASH, Cell, Column, Mark, Table, number, number_cell, p_text, table_of
+from llmct_bench.traits import ESTIMANDS
+
+
+def intro(comparison: Comparison) -> str:
+    """What the numbers mean."""
+    return f"""Paired on the scenarios that both models were scored on. The error of a difference is that of the mean
+over scenarios (cluster t) and that of both models' axes, added as variances (the axes' part counts as
+independent between models, with {AXES_DF:g} degrees of freedom each; Satterthwaite). `d` is the
+difference in SD of the scenarios' values, pooled over the two models. Verdicts at .05, Holm-adjusted
+over all tests of this page (intervals are not): different where the difference is not 0, equivalent
+where it is surely smaller than the margin of {comparison.margin:g} SD (two one-sided tests), else
+undecided. `n to decide`: the scenarios that would decide it with a power of 80 % if the difference is as
+large as it was found; "never with this reference" where the axes' error alone is too large for that. No
+trait has a better direction.
+"""
+
+
+_SIMILARITY = """Do the same states lie close to each other? Crossnobis distances between all emotion × intensity cells
+(neutral included), each model in the space of its own emotion axes (joy, anger, sadness, calm), and the Spearman
+correlation ρ of these distances between models. `ρ, halves` compares one model's half of the scenarios with the other
+model's other half; the ceiling is what that would be for equal geometries (from each model's own halves), to what one
+half can reach at all. p: Mantel's test against no agreement, shuffling cells. Four axes hold what differs between the
+emotions and no more, so that models are easily alike here; the error of the axes is not counted.
+"""
+_SHIFT = """The same differences, tuned model minus base model, each on axes of its own: what tuning changed. p and
+verdicts are those of the table of differences.
+"""
+
+
+def page(comparison: Comparison) -> Page:
+    """Differences, shift (where a model was tuned from another), similarity; then the models as on a leaderboard."""
+    several = len(comparison.models) > 2
+    shown = leaderboard(comparison.results)
+    tables = [_differences("Differences", comparison.differences, several)]
+    if comparison.shifts:
+        tables.append(replace(_differences("Post-training shift", comparison.shifts, True), intro=_SHIFT))
+    if comparison.similarities:
+        tables.append(_similarity(comparison.similarities, several))
+    below = board_page(shown)
+    return Page(comparison.title, "", intro(comparison), "", below.provenance, tuple(tables), below.appendix)
+
+
+def unit(d: Difference) -> str:
+    """The unit of a difference."""
+    known = ESTIMANDS[d.trait].unit if d.trait in ESTIMANDS else ""
+    return f"ln {known}" if d.trait in LOGARITHMIC else known
+
+
+def title(d: Difference) -> str:
+    """What a trait is called."""
+    return ESTIMANDS[d.trait].title if d.trait in ESTIMANDS else d.trait
+
+
+def pair(d: Difference | Similarity) -> str:
+    """Which model minus or and which."""
+    return f"{d.first} − {d.second}"
+
+
+def interval(low: float, high: float, digits: int = 3) -> str:
+    """An interval as text."""
+    return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def note(d: Difference) -> str:
+    """What else is to be said about a difference."""
+    if not d.valid:
+        return d.reason
+    said = []
+    if d.censored:
+        said.append("a half-life beyond 1 to 24 exchanges is only a bound")
+    elif d.verdict == "different" and d.p_equivalence <= 0.05:
+        said.append("smaller than the margin all the same")
+    if d.trait in LOGARITHMIC and not d.censored:
+        ends = (math.exp(min(v, 50.0)) for v in (d.interval.estimate, d.interval.low, d.interval.high))
+        ratio, low, high = (number(v, 2) for v in ends)
+        said.append(f"ratio {ratio} [{low}, {high}]")
+    return "; ".join(said)
+
+
+def needed(d: Difference) -> str:
+    """The scenarios that would decide, as text."""
+    if d.needed is None:
+        return DASH
+    return "never with this reference" if math.isinf(d.needed) else f"{d.needed:,.0f}".replace(",", "\u2009")
+
+
+def _valid(cell: Callable[[Difference], Cell]) -> Callable[[Difference], Cell]:
+    return lambda d: cell(d) if d.valid else Cell(DASH)
+
+
+def _mark(d: Difference) -> Cell:
+    estimate, low, high = d.d
+    planted = None if d.planted is None else d.planted / d.sd
+    return Cell(f"{number(estimate, 2)} {interval(low, high, 2)}", estimate, Mark(estimate, low, high, planted))
+
+
+_DIFFERENCE: tuple[tuple[Column, Callable[[Difference], Cell]], ...] = (
+    (Column("trait", "name"), lambda d: Cell(title(d))),
+    (Column("pair"), lambda d: Cell(pair(d))),
+    (Column("d, 95 % CI", "interval", "first minus second, in SD of the scenarios’ values"), _valid(_mark)),
+    (Column("verdict"), _valid(lambda d: Cell(d.verdict))),
+    (Column("p", "number", "no difference; Holm"), _valid(lambda d: Cell(p_text(d.p_holm), d.p_holm))),
+    (
+        Column("p, margin", "number", "difference of the margin or more; Holm"),
+        _valid(lambda d: Cell(p_text(d.p_equivalence), d.p_equivalence)),
+    ),
+    (Column("n", "number", "shared scenarios"), lambda d: number_cell(d.interval.n_clusters, 0)),
+    (
+        Column("n to decide", about="scenarios that would decide it", optional=True),
+        lambda d: Cell(needed(d), None if d.needed is None else d.needed),
+    ),
+    (Column("difference", "number", "first minus second"), _valid(lambda d: number_cell(d.interval.estimate))),
+    (Column("its 95 % CI"), _valid(lambda d: Cell(interval(d.interval.low, d.interval.high), d.interval.low))),
+    (Column("unit"), lambda d: Cell(unit(d) or DASH)),
+    (Column("planted", "number", "true difference of phantoms", optional=True), lambda d: number_cell(d.planted)),
+    (Column("suite"), lambda d: Cell(d.suite)),
+    (Column("note", "note"), lambda d: Cell(note(d) or DASH)),
+)
+_SIMILAR: tuple[tuple[Column, Callable[[Similarity], Cell]], ...] = (
+    (Column("pair", "name"), lambda s: Cell(f"{s.first} and {s.second}")),
+    (Column("ρ", "number", "all shared scenarios"), lambda s: number_cell(s.rho)),
+    (Column("ρ, halves", "number", "one half each, without common scenarios"), lambda s: number_cell(s.rho_halves)),
+    (
+        Column("ceiling", "text", "for equal geometries, to what a half can reach"),
+        lambda s: Cell(f"{number(s.ceiling_low)} to {number(s.ceiling_high)}" if s.valid else DASH, _sort(s)),
+    ),
+    (Column("p", "number", "Mantel"), lambda s: Cell(p_text(s.p), s.p)),
+    (Column("cells", "number"), lambda s: number_cell(s.n_cells, 0)),
+    (Column("n", "number", "shared whole scenarios"), lambda s: number_cell(s.n_scenarios, 0)),
+    (Column("suite"), lambda s: Cell(s.suite)),
+    (Column("note", "note", optional=True), lambda s: Cell(s.reason or DASH)),
+)
+
+
+def _sort(s: Similarity) -> float | None:
+    return s.ceiling_low if s.valid else None
+
+
+def _differences(name: str, differences: Sequence[Difference], several: bool) -> Table:
+    columns = [c for c in _DIFFERENCE if several or c[0].title != "pair"]
+    made = table_of(name, columns, differences, lambda d: d.valid)
+    return replace(made, null=0.0)
+
+
+def _similarity(found: Sequence[Similarity], several: bool) -> Table:
+    return replace(table_of("Similarity of emotion geometries", _SIMILAR, found, lambda s: s.valid), intro=_SIMILARITY)
