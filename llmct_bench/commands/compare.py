@@ -81,8 +81,9 @@ def _print(found: Comparison) -> None:
         rows = []
         for s in found.similarities:
             ceiling = f"{number(s.ceiling_low)} to {number(s.ceiling_high)}" if s.valid else s.reason
-            rows.append([f"{s.first} and {s.second}", number(s.rho), number(s.rho_halves), ceiling, p_text(s.p)])
-        print_table(rows, ["pair", "ρ", "ρ, halves", "ceiling", "p"])
+            gap = f"{number(s.gap.estimate)} {interval(s.gap.low, s.gap.high)}" if s.valid else "–"
+            rows.append([f"{s.first} and {s.second}", number(s.rho), number(s.rho_halves), ceiling, gap, p_text(s.p)])
+        print_table(rows, ["pair", "ρ", "ρ, halves", "ceiling", "gap to it, 95 % CI", "p"])
 
 
 def _json(found: Comparison) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from llmct_bench.comparison.geometry import Similarity
 from llmct_bench.leaderboards import leaderboard
 from llmct_bench.leaderboards.content import Page
 from llmct_bench.leaderboards.content import page as board_page
-from llmct_bench.leaderboards.tables import DASH, Cell, Column, Mark, Table, number, number_cell, p_text, table_of
+from llmct_bench.leaderboards.tables import DASH, Cell, Column, Fact, Mark, Table, number, number_cell, p_text, table_of
 from llmct_bench.traits import ESTIMANDS
 
 
@@ -30,12 +30,14 @@ trait has a better direction.
 """
 
 
-_SIMILARITY = """Do the same states lie close to each other? Crossnobis distances between all emotion × intensity cells
-(neutral included), each model in the space of its own emotion axes (joy, anger, sadness, calm), and the Spearman
-correlation ρ of these distances between models. `ρ, halves` compares one model's half of the scenarios with the other
-model's other half; the ceiling is what that would be for equal geometries (from each model's own halves), to what one
-half can reach at all. p: Mantel's test against no agreement, shuffling cells. Four axes hold what differs between the
-emotions and no more, so that models are easily alike here; the error of the axes is not counted.
+_SIMILARITY = """Do the same states lie close to each other? Crossnobis distances between all emotion × intensity cells (neutral
+included), each model in the space of its own emotion axes (joy, anger, sadness, calm), and the Spearman
+correlation ρ of these distances between models. `ρ, halves` compares one model's half of the scenarios with the
+other model's other half; the ceiling is what that would be for equal geometries (from each model's own halves),
+to what one half can reach at all. `gap` is what is missing to the ceiling's lower end, with its 95 % interval
+over scenarios (jackknife): where it lies above 0 the geometries differ. p: Mantel's test against no agreement,
+shuffling cells. Four axes hold what differs between the emotions and no more, so that models are easily alike
+here; the error of the axes is not counted.
 """
 _SHIFT = """The same differences, tuned model minus base model, each on axes of its own: what tuning changed. p and
 verdicts are those of the table of differences.
@@ -131,6 +133,15 @@ _DIFFERENCE: tuple[tuple[Column, Callable[[Difference], Cell]], ...] = (
     (Column("suite"), lambda d: Cell(d.suite)),
     (Column("note", "note"), lambda d: Cell(note(d) or DASH)),
 )
+
+
+def _gap(s: Similarity) -> Cell:
+    g = s.gap
+    if not s.valid:
+        return Cell(DASH)
+    return Cell(f"{number(g.estimate)} {interval(g.low, g.high)}", g.estimate, Mark(g.estimate, g.low, g.high))
+
+
 _SIMILAR: tuple[tuple[Column, Callable[[Similarity], Cell]], ...] = (
     (Column("pair", "name"), lambda s: Cell(f"{s.first} and {s.second}")),
     (Column("ρ", "number", "all shared scenarios"), lambda s: number_cell(s.rho)),
@@ -139,6 +150,7 @@ _SIMILAR: tuple[tuple[Column, Callable[[Similarity], Cell]], ...] = (
         Column("ceiling", "text", "for equal geometries, to what a half can reach"),
         lambda s: Cell(f"{number(s.ceiling_low)} to {number(s.ceiling_high)}" if s.valid else DASH, _sort(s)),
     ),
+    (Column("gap to the ceiling", "interval", "0: the same geometry; 95 % over scenarios"), _gap),
     (Column("p", "number", "Mantel"), lambda s: Cell(p_text(s.p), s.p)),
     (Column("cells", "number"), lambda s: number_cell(s.n_cells, 0)),
     (Column("n", "number", "shared whole scenarios"), lambda s: number_cell(s.n_scenarios, 0)),
@@ -154,8 +166,9 @@ def _sort(s: Similarity) -> float | None:
 def _differences(name: str, differences: Sequence[Difference], several: bool) -> Table:
     columns = [c for c in _DIFFERENCE if several or c[0].title != "pair"]
     made = table_of(name, columns, differences, lambda d: d.valid)
-    return replace(made, null=0.0)
+    return replace(made, null=0.0, facts=() if several else (Fact("first − second", pair(differences[0])),))
 
 
 def _similarity(found: Sequence[Similarity], several: bool) -> Table:
-    return replace(table_of("Similarity of emotion geometries", _SIMILAR, found, lambda s: s.valid), intro=_SIMILARITY)
+    made = table_of("Similarity of emotion geometries", _SIMILAR, found, lambda s: s.valid)
+    return replace(made, intro=_SIMILARITY, null=0.0)

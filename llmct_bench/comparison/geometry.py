@@ -7,8 +7,10 @@ doi:10.3389/neuro.06.004.2008), not where.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,11 +18,14 @@ from numpy.typing import NDArray
 from scipy import stats as sps
 
 from llmct_bench.emotions import NAMES
-from llmct_bench.stats import MIN_CLUSTERS
+from llmct_bench.stats import MIN_CLUSTERS, Interval, jackknife_t
 
 Floats = NDArray[np.float64]
 
 SPLITS, DRAWS = 100, 9999
+#: Groups of scenarios that are left out together, as the halvings make this dear.
+_GROUPS = 24
+_NO_GAP = Interval(math.nan, math.nan, math.nan, math.nan, 0)
 #: Fewer cells have too few orders for a permutation test.
 MIN_CELLS = 5
 
@@ -52,7 +57,8 @@ class Geometry:
         inner -= np.tensordot(weights, np.einsum("mcp,pq,meq->mce", x, self.precision, x, optimize=True), 1)
         own = np.einsum("bcc->bc", inner)
         n = weights.sum(axis=1)[:, None, None]
-        return np.asarray((own[:, :, None] + own[:, None, :] - 2 * inner) / (n * (n - 1) * x.shape[2]))
+        rank = max(int(np.linalg.matrix_rank(self.precision, hermitian=True)), 1)
+        return np.asarray((own[:, :, None] + own[:, None, :] - 2 * inner) / (n * (n - 1) * rank))
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,11 @@ class Similarity:
 
     ``rho`` on all shared scenarios, which share their wordings; ``rho_halves`` between one model's half of the
     scenarios and the other model's other half, mean over random halvings. ``ceiling_low`` is what `rho_halves` would be
-    if the geometries were the same (the two models' agreements between halves, geometric mean), ``ceiling_high``
-    the agreement of a half with the mean of both halves: the lower and upper noise ceiling of Nili et al. 2014
-    (doi:10.1371/journal.pcbi.1003553) with halves for subjects. ``p``: Mantel's permutation of cells, one-sided (1967).
+    if the geometries were the same (the two models' agreements between halves, geometric mean), ``ceiling_high`` the
+    agreement of a half with the mean of both halves: the lower and upper noise ceiling of Nili et al. 2014
+    (doi:10.1371/journal.pcbi.1003553) with halves for subjects. ``gap``: `ceiling_low` minus `rho_halves` with its 95 %
+    jackknife interval over scenarios; 0 where the geometries are the same. ``p``: Mantel's permutation of cells,
+    one-sided (1967).
     A ``reason`` says why there is none.
     """
 
@@ -74,6 +82,7 @@ class Similarity:
     rho_halves: float = float("nan")
     ceiling_low: float = float("nan")
     ceiling_high: float = float("nan")
+    gap: Interval = _NO_GAP
     p: float = float("nan")
     n_cells: int = 0
     n_scenarios: int = 0
@@ -119,18 +128,40 @@ def similarity(a: Geometry, b: Geometry, names: tuple[str, str] = ("first", "sec
     half = _halves(n)
     if any(np.ptp(w[above]) <= 1e-12 * np.abs(w).max(initial=0.0) for w in whole):
         return replace(made, reason="one model puts all cells at one distance")
-    one, other = ([g.dissimilarity(w)[:, *above] for w in (half, 1 - half)] for g in pair)
-    within = [_spearman(*x).mean() for x in (one, other)]
-    between = (_spearman(one[0], other[1]) + _spearman(one[1], other[0])).mean() / 2
-    upper = [_spearman(h, (x[0] + x[1]) / 2).mean() for x in (one, other) for h in x]
+    found = _agreement(pair, half, np.ones(n))
+
+    def gap(weights: Floats) -> Floats:
+        parts = [_agreement(pair, half, w) for w in weights]
+        return np.array([p.low - p.between for p in parts])
+
+    below, _ = jackknife_t(gap, n, groups=_GROUPS)
     return replace(
         made,
         rho=float(_spearman(whole[0][above][None], whole[1][above][None])[0]),
-        rho_halves=float(between),
-        ceiling_low=float(np.sqrt(np.maximum(within, 0.0).prod())),
-        ceiling_high=float(np.mean(upper)),
+        rho_halves=found.between,
+        ceiling_low=found.low,
+        ceiling_high=found.high,
+        gap=below,
         p=mantel(*whole),
     )
+
+
+class _Agreement(NamedTuple):
+    """Mean correlations over halvings: between models, within models, and of halves with their own mean."""
+
+    between: float
+    low: float
+    high: float
+
+
+def _agreement(pair: Sequence[Geometry], half: Floats, keep: Floats) -> _Agreement:
+    """Agreement between halves of the scenarios that ``keep`` (n_scenarios,) of 0 and 1 leaves in."""
+    above = np.triu_indices(len(pair[0].cells), 1)
+    one, other = ([g.dissimilarity(w * keep)[:, *above] for w in (half, 1 - half)] for g in pair)
+    between = (_spearman(one[0], other[1]) + _spearman(one[1], other[0])).mean() / 2
+    within = np.array([_spearman(*x).mean() for x in (one, other)])
+    high = np.mean([_spearman(h, (x[0] + x[1]) / 2).mean() for x in (one, other) for h in x])
+    return _Agreement(float(between), float(np.sqrt(np.maximum(within, 0.0).prod())), float(high))
 
 
 def mantel(a: Floats, b: Floats, draws: int = DRAWS, seed: int = 0) -> float:
