@@ -30,14 +30,14 @@ trait has a better direction.
 """
 
 
-_SIMILARITY = """Do the same states lie close to each other? Crossnobis distances between all emotion × intensity cells (neutral
-included), each model in the space of its own emotion axes (joy, anger, sadness, calm), and the Spearman
-correlation ρ of these distances between models. `ρ, halves` compares one model's half of the scenarios with the
-other model's other half; the ceiling is what that would be for equal geometries (from each model's own halves),
-to what one half can reach at all. `gap` is what is missing to the ceiling's lower end, with its 95 % interval
-over scenarios (jackknife): where it lies above 0 the geometries differ. p: Mantel's test against no agreement,
-shuffling cells. Four axes hold what differs between the emotions and no more, so that models are easily alike
-here; the error of the axes is not counted.
+_SIMILARITY = """Do the same states lie close to each other? Crossnobis distances between all emotion × intensity
+cells (neutral included), each model in the space of its own emotion axes (joy, anger, sadness, calm), and the
+Spearman correlation ρ of these distances between models. `ρ, halves` compares one model's half of the scenarios with
+the other model's other half; the ceiling is what that would be for equal geometries (from each model's own halves),
+to what one half can reach at all. `gap` is what is missing to the ceiling's lower end, with its 95 % interval over
+scenarios (jackknife): where it lies well above 0 the geometries differ (the error of the axes is not counted, so that
+a gap of some hundredths proves nothing). p: Mantel's test against no agreement, shuffling cells. Four axes hold what
+differs between the emotions and no more, so that models are easily alike here.
 """
 _SHIFT = """The same differences, tuned model minus base model, each on axes of its own: what tuning changed. p and
 verdicts are those of the table of differences.
