@@ -9,7 +9,7 @@ from dataclasses import replace
 from llmct_bench.comparison.compare import Comparison
 from llmct_bench.comparison.differences import AXES_DF, LOGARITHMIC, Difference
 from llmct_bench.comparison.geometry import Similarity
-from llmct_bench.leaderboards import leaderboard
+from llmct_bench.leaderboards import Leaderboard
 from llmct_bench.leaderboards.content import Page
 from llmct_bench.leaderboards.content import page as board_page
 from llmct_bench.leaderboards.tables import DASH, Cell, Column, Fact, Mark, Table, number, number_cell, p_text, table_of
@@ -47,13 +47,12 @@ verdicts are those of the table of differences.
 def page(comparison: Comparison) -> Page:
     """Differences, shift (where a model was tuned from another), similarity; then the models as on a leaderboard."""
     several = len(comparison.models) > 2
-    shown = leaderboard(comparison.results)
     tables = [_differences("Differences", comparison.differences, several)]
     if comparison.shifts:
         tables.append(replace(_differences("Post-training shift", comparison.shifts, True), intro=_SHIFT))
     if comparison.similarities:
         tables.append(_similarity(comparison.similarities, several))
-    below = board_page(shown)
+    below = board_page(Leaderboard(comparison.results, ()))
     return Page(comparison.title, "", intro(comparison), "", below.provenance, tuple(tables), below.appendix)
 
 
