@@ -263,6 +263,13 @@ def test_too_little_in_common_is_said() -> None:
     assert "24 scenarios with 4 cells" in similarity(few.on(few.scenarios, CELLS[:4]), few).reason
 
 
+def test_noise_has_no_geometry() -> None:
+    """Models that do not agree with themselves are not called alike or different."""
+    found = similarity(*(geometry(*scores(np.zeros((13, 4)), 24, 1.0, seed)) for seed in (1, 2)))
+    assert not found.valid
+    assert "hardly agrees with itself" in found.reason
+
+
 def test_mantels_p_is_the_share_of_orders_that_agree_as_well() -> None:
     """Against all 120 orders of five cells; and 5 % of unrelated distances are significant."""
     rng = np.random.default_rng(3)

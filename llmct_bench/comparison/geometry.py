@@ -23,6 +23,8 @@ from llmct_bench.stats import MIN_CLUSTERS, Interval, jackknife_t
 Floats = NDArray[np.float64]
 
 SPLITS, DRAWS = 100, 9999
+#: Below this agreement between the halves of the same model there is no geometry to compare.
+AGREEING = 0.3
 #: Groups of scenarios that are left out together, as the halvings make this dear.
 _GROUPS = 24
 _NO_GAP = Interval(math.nan, math.nan, math.nan, math.nan, 0)
@@ -143,6 +145,7 @@ def similarity(a: Geometry, b: Geometry, names: tuple[str, str] = ("first", "sec
         ceiling_high=found.high,
         gap=below,
         p=mantel(*whole),
+        reason="" if found.low >= AGREEING else f"a model hardly agrees with itself between halves ({found.low:.2f})",
     )
 
 
