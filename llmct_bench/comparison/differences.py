@@ -13,7 +13,7 @@ from scipy import stats as sps
 from scipy.optimize import brentq
 
 from llmct_bench.stats import MIN_CLUSTERS, Interval, LeftOut, cluster_t, holm, t_interval
-from llmct_bench.traits import TraitEstimate
+from llmct_bench.traits import ESTIMANDS, TraitEstimate
 
 Floats = NDArray[np.float64]
 Verdict = Literal["different", "equivalent", "undecided"]
@@ -24,7 +24,7 @@ MARGIN = 0.2
 AXES_DF = 36.0
 LEVEL, POWER = 0.05, 0.8
 #: Traits whose scenario values are natural logarithms of their unit.
-LOGARITHMIC = ("half_life",)
+LOGARITHMIC = tuple(e.name for e in ESTIMANDS.values() if e.logarithmic)
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def _table(estimand: Estimand, suite: str, found: list[tuple[str, TraitEstimate,
     shared = _shared([f[1] for f in valid])
     values = np.array([[f[1].per_cluster[s] for s in shared] for f in valid])
     comparable = len(valid) > 1 and len(shared) >= MIN_CLUSTERS
-    axes = [f[1].se_axes for f in valid]
+    axes = [f[1].se_axes / (f[1].estimate if estimand.logarithmic else 1.0) for f in valid]
     reliability = split_half(values) if comparable and len(valid) >= ENOUGH else float("nan")
     ranked = not reliability < RELIABLE
     intervals = rank_intervals(values, further=axes) if comparable and ranked else None

@@ -159,6 +159,8 @@ class Estimand:
     sources: tuple[str, ...]
     estimate: Callable[[Measurement], TraitEstimate]
     ranked: bool = True
+    #: the values by scenario are natural logarithms of the unit
+    logarithmic: bool = False
 
 
 def result(

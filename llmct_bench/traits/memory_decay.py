@@ -117,7 +117,7 @@ def half_life(m: Measurement) -> TraitEstimate:
         interval,
         LONGEST,
         e.table.scenarios,
-        interval.estimate * (1 + pseudo - pseudo.mean()),  # from the log scale, to first order
+        pseudo,
         sign_flip(early - late),
         ("" if remembered.low > 0 else "no emotion is left after the opening, so no half-life",),
         {
@@ -217,4 +217,5 @@ HALF_LIFE = Estimand(
     validity=("the effect after the first exchanges lies above 0",),
     sources=("Tukey 1958 (jackknife)",),
     estimate=half_life,
+    logarithmic=True,
 )
