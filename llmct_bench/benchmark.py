@@ -360,9 +360,21 @@ def default_models() -> list[str]:
 
 def load_results(output: str | Path) -> list[ResultCard]:
     """All results stored under ``output/results``, made comparable. Raises ResultError where there are none."""
-    root = Path(output) / "results"
-    store = ResultStore(root)
+    return comparable(stored_results(output), result_store(output))
+
+
+def stored_results(output: str | Path) -> list[ResultCard]:
+    """All results as they are stored, each on all that its model can read: under ``output/results``, or under
+    ``output`` itself where it is such a folder. Raises ResultError where there are none."""
+    store = result_store(output)
     cards = list(store.cards())
     if not cards:
-        raise ResultError(f"no results under {root}: run `llmct-bench run` first")
-    return comparable(cards, store)
+        raise ResultError(f"no results under {store.root}: run `llmct-bench run` first")
+    return cards
+
+
+def result_store(output: str | Path) -> ResultStore:
+    """The results of an output folder, which may also be named by its ``results`` folder itself."""
+    folder = Path(output)
+    itself = folder.name == "results" and not (folder / "results").is_dir()
+    return ResultStore(folder if itself else folder / "results")

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from llmct_bench import __version__
-from llmct_bench.commands import calibration, compare, models, seed, suites
+from llmct_bench.commands import calibration, compare, models, reports, seed, suites
 from llmct_bench.commands.options import (
     ERRORS,
     AsJson,
@@ -42,6 +42,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(suites.app, name="suites")
 app.command()(seed.seed)
 app.command()(calibration.spike)
+app.command()(reports.report)
 app.command()(compare.compare)
 
 #: The phantom without any response of its own, so that what is planted in it is the whole truth.
@@ -159,21 +160,6 @@ def scan(
     minus = ", minus the control's" if read.control else " (no control: drift is not taken away)"
     print(f"scores in neutral SD at point {found.point}{minus}; raw: cosine of the last state, seed-compatible")
     for path in written:
-        print(path)
-
-
-@app.command()
-def report(
-    output: Output = Path("."),
-    to: Annotated[Path | None, typer.Option(help="Folder of the report; default: reports/ of --output.")] = None,
-    title: Annotated[str, typer.Option(help="Title of the page.")] = "Leaderboard",
-    note: Annotated[str, typer.Option(help="A remark under the title.")] = "",
-) -> None:
-    """Write the leaderboard again from the stored results: the same results give the same bytes."""
-    from llmct_bench.benchmark import load_results
-    from llmct_bench.leaderboards import leaderboard
-
-    for path in leaderboard(load_results(output), title, note).write(to or output / "reports"):
         print(path)
 
 
