@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from llmct_bench.models import PANEL, LoadOptions, ModelCard, get_model
 from llmct_bench.results import ResultCard, ResultStore, provenance, result_key
 from llmct_bench.scanner import Projections, Rendered, States, plan_scan, render, scan, scan_projected
 from llmct_bench.suites import DEFAULT_SUITES, Suite, get_suite
-from llmct_bench.traits import estimate_all, measure, raw_summary, unavailable
+from llmct_bench.traits import TraitEstimate, estimate_all, measure, raw_summary, unavailable
 
 #: ``skip``: keep a stored result whose key matches, measure everything else. ``overwrite``: measure everything
 #: again. ``error``: stop when a result lies where one would be written.
@@ -335,15 +335,20 @@ def comparable(results: Sequence[ResultCard], store: ResultStore) -> list[Result
     for r in results:
         missing = out.get((r.suite, r.suite_hash), set()) - set(r.left_out)
         if missing and r in taking:
-            layer = LayerChoice.from_json(r.fit["layer"])
-            shared = measure(store.scores(r), layer, r.fit["role_cosine"], r.subset == "keyworded", missing)
-            r = replace(r, traits=estimate_all(shared, r.design), not_shared=sorted(missing))
+            r = replace(r, traits=estimated(r, store.scores(r), missing), not_shared=sorted(missing))
         made.append(r)
     return made
 
 
 def _readouts(scores: Scores) -> list[tuple[str, int]]:
     return list(zip(scores.index["item"], scores.index["read"], strict=True))
+
+
+def estimated(result: ResultCard, scores: Scores, without: Collection[str] = ()) -> list[TraitEstimate]:
+    """The traits of a result once more, from its stored scores; ``without`` these readouts."""
+    layer = LayerChoice.from_json(result.fit["layer"])
+    measured = measure(scores, layer, result.fit["role_cosine"], result.subset == "keyworded", without)
+    return estimate_all(measured, result.design)
 
 
 def fitted(name: str, options: LoadOptions | None = None) -> tuple[LoadedModel, AffectFit]:

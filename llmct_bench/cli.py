@@ -43,6 +43,7 @@ app.add_typer(suites.app, name="suites")
 app.command()(seed.seed)
 app.command()(calibration.spike)
 app.command()(reports.report)
+app.command()(reports.verify)
 app.command()(compare.compare)
 
 #: The phantom without any response of its own, so that what is planted in it is the whole truth.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from handmade import Cli, card, trait
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmct_bench.leaderboards.diff import Change, diff
@@ -27,6 +27,10 @@ def saved(folder: Path, *cards: ResultCard) -> Path:
     return folder
 
 
+@example(0.0, 0.3, 1.95, 0.2)
+@example(0.0, 0.3, -1.97, 0.2)
+@example(0.0, 0.3, 6.9e-4, 0.2)
+@example(0.0, 0.3, 7.2e-4, 0.2)
 @given(VALUES, ERRORS, st.floats(-4, 4), ERRORS)
 def test_a_difference_is_rounding_a_change_or_a_move(value: float, se: float, steps: float, other: float) -> None:
     """A difference of so many standard errors of a difference: moved from 1.96 on, rounding below a thousandth of the

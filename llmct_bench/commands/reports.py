@@ -131,3 +131,34 @@ def _json(found: Diff, violations: list[str]) -> dict[str, Any]:
     ]
     rest = {"appeared": found.appeared, "vanished": found.vanished, "incomparable": found.incomparable}
     return {"changes": changes, **{k: list(v) for k, v in rest.items()}, "violations": violations}
+
+
+def verify(
+    output: Output = Path("."),
+    reports: Annotated[
+        Path | None, typer.Option(help="Folder of the report; default: reports/ of --output, where there is one.")
+    ] = None,
+    title: Title = "Leaderboard",
+    note: Note = "",
+    as_json: AsJson = False,
+) -> None:
+    """Is what lies there what was measured? Exit code 1 where it is not, with one line for each finding.
+
+    Files are held against their checksums, estimates against those computed again from the stored scores, and the
+    leaderboard against the one that the results give (with the --title and --note that it was written with).
+    """
+    from llmct_bench.benchmark import result_store
+    from llmct_bench.verify import verify as look
+
+    pages = reports or output / "reports"
+    looked = reports is not None or pages.is_dir()
+    findings = look(output, pages if looked else None, title, note)
+    if as_json:
+        print(json.dumps([{"place": str(f.place), "problem": f.problem} for f in findings]))
+    else:
+        for finding in findings:
+            print(finding)
+        what = f"{len(result_store(output).places())} results{' and their reports' if looked else ', no reports'}"
+        print(f"{what}: {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}")
+    if findings:
+        raise typer.Exit(1)

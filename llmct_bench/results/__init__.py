@@ -3,5 +3,14 @@
 from llmct_bench.results.provenance import provenance
 from llmct_bench.results.schema import SCHEMA_VERSION, ResultCard, labels, result_key
 from llmct_bench.results.store import ResultStore
+from llmct_bench.results.sums import broken_sums
 
-__all__ = ["SCHEMA_VERSION", "ResultCard", "ResultStore", "labels", "provenance", "result_key"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "ResultCard",
+    "ResultStore",
+    "broken_sums",
+    "labels",
+    "provenance",
+    "result_key",
+]

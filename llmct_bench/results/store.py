@@ -1,6 +1,6 @@
 """Results on disk: ``ROOT/<model>/<revision>/<suite>@<version>/{card.json, scores.parquet,
-versions.safetensors}``, and beside them the
-model's adapter certificates, ``ROOT/<model>/<revision>/certificate-<key>.json``.
+versions.safetensors, SHA256SUMS}``, and beside them the model's adapter certificates,
+``ROOT/<model>/<revision>/certificate-<key>.json``.
 
 A result is written into a temporary folder beside its place and then renamed, so that a place either holds a
 whole result or none. `card.json` is the last file written: a folder without it is not a result.
@@ -26,6 +26,7 @@ from llmct_bench.adapters import AdapterCertificate
 from llmct_bench.affect import AffectFit, Scores, ScoreVersions, load_fit
 from llmct_bench.errors import ResultError
 from llmct_bench.results.schema import ResultCard
+from llmct_bench.results.sums import write_sums
 
 _CARD, _SCORES, _VERSIONS, _FIT = "card.json", "scores.parquet", "versions.safetensors", "fit.safetensors"
 
@@ -70,7 +71,9 @@ class ResultStore:
                     )
             if fit is not None:
                 fit.save(scratch / _FIT)
-            (scratch / _CARD).write_text(card.to_json(), encoding="utf-8")
+            text = card.to_json()
+            write_sums(scratch, {_CARD: text.encode()})
+            (scratch / _CARD).write_text(text, encoding="utf-8", newline="\n")
             _replace(scratch, target)
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -84,10 +87,14 @@ class ResultStore:
         path = self.place(str(card.model["name"]), card.commit, card.suite) / _SCORES
         if not path.is_file():
             raise ResultError(f"{path} is missing: run the model on {card.suite} again")
-        frame = pd.read_parquet(path)
-        for column in frame.columns:
-            if isinstance(frame[column].dtype, pd.CategoricalDtype):
-                frame[column] = frame[column].astype(str)
+        try:
+            frame = pd.read_parquet(path)
+            for column in frame.columns:
+                if isinstance(frame[column].dtype, pd.CategoricalDtype):
+                    frame[column] = frame[column].astype(str)
+            scores = Scores.from_frame(frame)
+        except (OSError, ValueError, KeyError) as error:
+            raise ResultError(f"{path} cannot be read: run the model on {card.suite} again") from error
         try:
             versions = ScoreVersions(**load_file(path.with_name(_VERSIONS)))
         except FileNotFoundError:
@@ -96,7 +103,7 @@ class ResultStore:
             raise ResultError(
                 f"{path.with_name(_VERSIONS)} cannot be read: run the model on {card.suite} again"
             ) from error
-        return replace(Scores.from_frame(frame), versions=versions)
+        return replace(scores, versions=versions)
 
     def fit(self, model: str, commit: str, suite: str) -> AffectFit | None:
         """The stored fit of a reference result; None where it is missing or broken (it is then made again)."""
@@ -133,13 +140,20 @@ class ResultStore:
 
     def cards(self) -> Iterator[ResultCard]:
         """All results, in the order of their paths. Raises ResultError naming a file that cannot be read."""
-        for path in sorted(self.root.glob(f"*/*/*/{_CARD}")):
-            if path.parent.name.startswith("."):  # what a killed save left
-                continue
+        for place in self.places():
             try:
-                yield _read_card(path)
+                yield self.card(place)
             except ResultError as error:
-                raise ResultError(f"{path}: {error}; delete the folder and run again") from error
+                raise ResultError(f"{place / _CARD}: {error}; delete the folder and run again") from error
+
+    def places(self) -> list[Path]:
+        """The folders that hold a result, in their order."""
+        found = (path.parent for path in self.root.glob(f"*/*/*/{_CARD}"))
+        return sorted(p for p in found if not p.name.startswith("."))  # those are what a killed save left
+
+    def card(self, place: Path) -> ResultCard:
+        """The card in a folder. Raises ResultError where it cannot be read."""
+        return _read_card(place / _CARD)
 
 
 def _read_card(path: Path) -> ResultCard:

@@ -1,0 +1,136 @@
+"""Is what lies there what was measured? Files against their checksums, estimates against the stored scores, pages
+against the results."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmct_bench.benchmark import comparable, estimated, result_store
+from llmct_bench.errors import ResultError
+from llmct_bench.leaderboards import leaderboard
+from llmct_bench.results import ResultCard, ResultStore, broken_sums
+from llmct_bench.traits import raw_summary, unavailable
+
+#: Relative difference up to which a number that is computed again is the same number.
+TOLERANCE = 1e-9
+#: Below this (in the units of the traits, which are of the order 1) numbers are zero.
+_ZERO = 1e-12
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it should be, and where."""
+
+    place: Path
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.problem}"
+
+
+def verify(
+    output: str | Path, reports: str | Path | None = None, title: str = "Leaderboard", note: str = ""
+) -> list[Finding]:
+    """All that is wrong with the results of ``output`` and with the leaderboard in ``reports`` (None: no look at it).
+
+    Every card must be readable and lie in its own place; every file must have its stored checksum; traits and raw
+    numbers computed again from the stored scores must equal the stored ones to a relative 1e-9; the leaderboard made
+    again (with ``title`` and ``note``) must equal the one that lies there byte for byte. Raises ResultError where there
+    are no results.
+    """
+    store = result_store(output)
+    places = store.places()
+    if not places:
+        raise ResultError(f"no results under {store.root}: run `llmct-bench run` first")
+    findings: list[Finding] = []
+    cards: list[ResultCard] = []
+    for place in places:
+        broken = broken_sums(place)
+        findings += [Finding(place / name, problem) for name, problem in broken.items()]
+        try:
+            card = store.card(place)
+        except ResultError as error:
+            findings.append(Finding(place / "card.json", str(error)))
+            continue
+        cards.append(card)
+        home = store.place(str(card.model["name"]), card.commit, card.suite)
+        if home != place:
+            findings.append(Finding(place, f"the result in it belongs into {home}"))
+        elif not broken.keys() & {"scores.parquet", "versions.safetensors"}:
+            findings += [Finding(place / "card.json", problem) for problem in _recomputed(card, store)]
+    if reports is not None:
+        findings += _pages(cards, store, Path(reports), title, note)
+    return findings
+
+
+def _recomputed(card: ResultCard, store: ResultStore) -> Iterator[str]:
+    """Where the numbers of a card are not those of its scores: one line a trait."""
+    raw: dict[str, Any] = {}
+    if card.n_readouts:
+        try:
+            scores = store.scores(card)
+            made, raw = estimated(card, scores), raw_summary(scores, card.design)
+        except (ResultError, KeyError, TypeError, ValueError, IndexError) as error:
+            yield f"the stored scores give no estimates: {' '.join(str(error).split())[:200]}"
+            return
+    else:
+        made = unavailable(card.design, card.traits[0].reason if card.traits else "")
+    stored, found = ({t.trait: t.to_json() for t in traits} for traits in (card.traits, made))
+    for name in dict.fromkeys([*stored, *found, "raw"]):
+        sides = (card.raw, raw) if name == "raw" else (stored.get(name), found.get(name))
+        differences = list(_differences(*sides, name))
+        if differences:
+            more = f" (and {len(differences) - 1} more numbers)" if len(differences) > 1 else ""
+            yield f"{differences[0]}{more}"
+
+
+def _differences(stored: Any, found: Any, name: str) -> Iterator[str]:
+    """Every place at which two trees of plain data differ."""
+    if isinstance(stored, dict) and isinstance(found, dict) and stored.keys() == found.keys():
+        for key in stored:
+            yield from _differences(stored[key], found[key], f"{name}.{key}")
+    elif isinstance(stored, list) and isinstance(found, list) and len(stored) == len(found):
+        for n, (a, b) in enumerate(zip(stored, found, strict=True)):
+            yield from _differences(a, b, f"{name}[{n}]")
+    elif not _equal(stored, found):
+        texts = [" ".join(str(v).split())[:60] for v in (stored, found)]
+        yield f"{name} is {texts[0]}, the stored scores give {texts[1]}"
+
+
+def _equal(a: Any, b: Any) -> bool:
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (a, b))
+    return math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=_ZERO) if numbers else a == b
+
+
+def _pages(cards: list[ResultCard], store: ResultStore, reports: Path, title: str, note: str) -> Iterator[Finding]:
+    """Files of the leaderboard that are not what the results give."""
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            made = leaderboard(comparable(cards, store), title, note).write(Path(scratch))
+        except (ResultError, KeyError, TypeError, ValueError) as error:
+            yield Finding(reports, f"cannot be made again: {' '.join(str(error).split())[:200]}")
+            return
+        for path in made:
+            place = reports / path.relative_to(scratch)
+            try:
+                there = place.read_bytes()
+            except OSError as error:
+                yield Finding(place, f"cannot be read: {error.strerror}")
+                continue
+            line = _first_difference(there, path.read_bytes())
+            if line:
+                yield Finding(place, f"is not what the results give, from line {line} on: `llmct-bench report`")
+
+
+def _first_difference(there: bytes, wanted: bytes) -> int:
+    """The line from which two files differ; 0 where they do not."""
+    if there == wanted:
+        return 0
+    length = min(len(there), len(wanted))
+    first = next((i for i in range(length) if there[i] != wanted[i]), length)
+    return wanted[:first].count(b"\n") + 1
