@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmct_bench.adapters import AdapterCertificate, LoadedModel, certify, load, wrap
-    from llmct_bench.benchmark import evaluate, run
+    from llmct_bench.benchmark import evaluate, results_table, run
     from llmct_bench.errors import LlmctError
     from llmct_bench.leaderboards import Leaderboard, leaderboard
     from llmct_bench.models import LoadOptions, ModelCard, PhantomSpec, get_model
@@ -42,6 +42,7 @@ _HOME = {
     "get_suite": "suites",
     "leaderboard": "leaderboards",
     "load": "adapters",
+    "results_table": "benchmark",
     "run": "benchmark",
     "scan": "scanner",
     "wrap": "adapters",
@@ -65,6 +66,7 @@ __all__ = [
     "get_suite",
     "leaderboard",
     "load",
+    "results_table",
     "run",
     "scan",
     "wrap",

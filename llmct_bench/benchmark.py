@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
+import pandas as pd
 import transformers
 
 from llmct_bench import __version__
@@ -20,7 +21,7 @@ from llmct_bench.calibration import planted
 from llmct_bench.errors import LlmctError, ModelError, ResultError, SuiteError
 from llmct_bench.leaderboards import Leaderboard, leaderboard
 from llmct_bench.models import PANEL, LoadOptions, ModelCard, get_model
-from llmct_bench.results import ResultCard, ResultStore, provenance, result_key
+from llmct_bench.results import ResultCard, ResultStore, provenance, result_key, results_frame
 from llmct_bench.scanner import Projections, Rendered, States, plan_scan, render, scan, scan_projected
 from llmct_bench.suites import DEFAULT_SUITES, Suite, get_suite
 from llmct_bench.traits import TraitEstimate, estimate_all, measure, raw_summary, unavailable
@@ -366,6 +367,12 @@ def default_models() -> list[str]:
 def load_results(output: str | Path) -> list[ResultCard]:
     """All results stored under ``output/results``, made comparable. Raises ResultError where there are none."""
     return comparable(stored_results(output), result_store(output))
+
+
+def results_table(output: str | Path) -> pd.DataFrame:
+    """The results under ``output/results`` as the leaderboard shows them, one row for each model x suite x trait: see
+    `results_frame`. Raises ResultError where there are none."""
+    return results_frame(load_results(output))
 
 
 def stored_results(output: str | Path) -> list[ResultCard]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from llmct_bench import __version__
-from llmct_bench.commands import calibration, compare, models, reports, seed, suites
+from llmct_bench.commands import calibration, compare, models, reports, results, seed, suites
 from llmct_bench.commands.options import (
     ERRORS,
     AsJson,
@@ -44,6 +44,7 @@ app.command()(seed.seed)
 app.command()(calibration.spike)
 app.command()(reports.report)
 app.command()(reports.verify)
+app.command()(results.results)
 app.command()(compare.compare)
 
 #: The phantom without any response of its own, so that what is planted in it is the whole truth.
