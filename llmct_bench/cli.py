@@ -45,6 +45,7 @@ app.command()(calibration.spike)
 app.command()(reports.report)
 app.command()(reports.verify)
 app.command()(results.results)
+app.command()(results.push)
 app.command()(compare.compare)
 
 #: The phantom without any response of its own, so that what is planted in it is the whole truth.

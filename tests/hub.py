@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -17,11 +18,14 @@ class Hub:
     ``root/raw/PATH`` at ``/raw/PATH``, in parts too (Range), as addresses of raw files do.
 
     ``gated`` are ids whose files are refused as the real Hub refuses them without a login; ``requests`` is the
-    log of what was asked, for example ``GET /Qwen/Qwen3/resolve/main/config.json``.
+    log of what was asked, for example ``GET /Qwen/Qwen3/resolve/main/config.json``. ``tokens`` are those that are
+    known, and whether each may write: repositories are made and committed to with them, binary files by way of LFS.
+    ``messages`` are those of the commits.
     """
 
-    def __init__(self, root: Path, gated: tuple[str, ...] = ()) -> None:
+    def __init__(self, root: Path, gated: tuple[str, ...] = (), tokens: dict[str, bool] | None = None) -> None:
         self.root, self.gated, self.requests = root, gated, list[str]()
+        self.tokens, self.messages, self.large = tokens or {}, list[str](), dict[str, bytes]()
         self._server = _Server(("127.0.0.1", 0), type("Bound", (_Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -62,9 +66,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
-        self.body = self.rfile.read(length).decode()
+        self.content = self.rfile.read(length)
         path = unquote(urlsplit(self.path).path).strip("/")
         self.hub.requests.append(f"{self.command} /{path}")
+        if path.startswith("lfs/") and self.command == "PUT":  # such addresses are signed: no token comes along
+            self.hub.large[path.removeprefix("lfs/")] = self.content
+            return self._send(200, b"", {})
+        self.body = self.content.decode()
+        if re.search("^api/(repos/create|validate-yaml)$|/(preupload|commit)/main$|/objects/batch$", path):
+            return self._write(path.removeprefix("api/").split("/"))
         if path.startswith("raw/"):
             self.commit = ""
             return self._file(self.hub.root / path)
@@ -84,7 +94,49 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(403, "GatedRepo", "Access to this repository is restricted")
         return self._file(self.folder / "/".join(rest[2:]))
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_POST = do_PUT = do_GET
+
+    def _write(self, parts: list[str]) -> None:
+        may = self.hub.tokens.get((self.headers.get("Authorization") or "").removeprefix("Bearer "))
+        if not may:
+            status, why = (401, "Invalid credentials") if may is None else (403, "You don't have the rights")
+            return self._refuse(status, "", why)
+        if parts[-1] == "validate-yaml":
+            return self._json({"errors": [], "warnings": []})
+        if parts == ["repos", "create"]:
+            asked = json.loads(self.body)
+            repo = f"{asked['type']}s/{asked.get('organization') or 'me'}/{asked['name']}"
+            exists = (self.hub.root / repo).is_dir()
+            (self.hub.root / repo).mkdir(parents=True, exist_ok=True)
+            return self._json({"url": f"{self.hub.url}/{repo}", "error": "exists"}, 409 if exists else 200)
+        repo = "/".join(parts[:3]).removesuffix(".git")
+        if parts[3] == "preupload":
+            large = (".parquet", ".safetensors", ".png")
+            files = [
+                {"path": f["path"], "uploadMode": "lfs" if f["path"].endswith(large) else "regular"}
+                for f in json.loads(self.body)["files"]
+            ]
+            return self._json({"files": [{**f, "shouldIgnore": False} for f in files]})
+        if parts[-1] == "batch":
+            asked = [{k: o[k] for k in ("oid", "size")} for o in json.loads(self.body)["objects"]]
+            put = [{"actions": {"upload": {"href": f"{self.hub.url}/lfs/{o['oid']}"}}} for o in asked]
+            return self._json({"transfer": "basic", "objects": [a | b for a, b in zip(asked, put, strict=True)]})
+        for line in self.body.splitlines():
+            self._apply(self.hub.root / repo, **json.loads(line))
+        commit = self.hub.commit(*repo.split("/", 1))
+        return self._json({"success": True, "commitOid": commit, "commitUrl": f"{self.hub.url}/{repo}/commit/{commit}"})
+
+    def _apply(self, folder: Path, key: str, value: dict[str, str]) -> None:
+        """One line of a commit."""
+        if key == "header":
+            return self.hub.messages.append(value["summary"])
+        path = folder / value["path"]
+        if key == "deletedFile":
+            return path.unlink()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = self.hub.large[value["oid"]] if key == "lfsFile" else base64.b64decode(value["content"])
+        path.write_bytes(content)
+        return None
 
     def _answer_api(self, repo: str, rest: list[str]) -> None:
         what = rest[0] if rest else "revision"
@@ -124,8 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
         return self._send(206, data[first : last + 1], headers)
 
-    def _json(self, data: object) -> None:
-        self._send(200, json.dumps(data).encode(), {"Content-Type": "application/json"})
+    def _json(self, data: object, status: int = 200) -> None:
+        self._send(status, json.dumps(data).encode(), {"Content-Type": "application/json"})
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         self._send(status, b"", {"X-Error-Code": code, "X-Error-Message": message})

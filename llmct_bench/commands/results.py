@@ -49,3 +49,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
+
+
+def push(
+    repo_id: Annotated[str, typer.Argument(help="OWNER/NAME of a data set; it is made where there is none.")],
+    output: Output = Path("."),
+    private: Annotated[bool, typer.Option("--private", help="Make a new data set private.")] = False,
+    licence: Annotated[str, typer.Option(help="Licence of the results, as the Hub writes it.")] = "cc-by-4.0",
+) -> None:
+    """Upload the stored results and their reports as a data set on the Hugging Face Hub, in one commit.
+
+    The token is taken from HF_TOKEN or from `hf auth login`.
+    """
+    from llmct_bench.publish import push as upload
+
+    print(upload(repo_id, output, private=private, licence=licence))
