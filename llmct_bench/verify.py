@@ -20,6 +20,8 @@ from llmct_bench.traits import raw_summary, unavailable
 TOLERANCE = 1e-9
 #: Below this (in the units of the traits, which are of the order 1) numbers are zero.
 _ZERO = 1e-12
+#: What a card whose fields hold anything else than they should makes of a computation.
+_MALFORMED = (ResultError, AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,11 @@ def verify(
 ) -> list[Finding]:
     """All that is wrong with the results of ``output`` and with the leaderboard in ``reports`` (None: no look at it).
 
-    Every card must be readable and lie in its own place; every file must have its stored checksum; traits and raw
-    numbers computed again from the stored scores must equal the stored ones to a relative 1e-9; the leaderboard made
-    again (with ``title`` and ``note``) must equal the one that lies there byte for byte. Raises ResultError where there
-    are no results.
+    Every card must be readable and lie in its own place; every file must have its stored checksum; counts, traits and
+    raw numbers computed again from the stored scores must equal the stored ones to a relative 1e-9; the leaderboard
+    made again (with ``title`` and ``note``) must equal the one that lies there byte for byte. What no score tells
+    (provenance, certificate, planted values) is held against its checksum only. Raises ResultError where there are no
+    results.
     """
     store = result_store(output)
     places = store.places()
@@ -54,11 +57,11 @@ def verify(
         findings += [Finding(place / name, problem) for name, problem in broken.items()]
         try:
             card = store.card(place)
-        except ResultError as error:
-            findings.append(Finding(place / "card.json", str(error)))
+            home = store.place(card.model["name"], card.commit, card.suite)
+        except _MALFORMED as error:
+            findings.append(Finding(place / "card.json", f"cannot be read: {_one_line(error)}"))
             continue
         cards.append(card)
-        home = store.place(str(card.model["name"]), card.commit, card.suite)
         if home != place:
             findings.append(Finding(place, f"the result in it belongs into {home}"))
         elif not broken.keys() & {"scores.parquet", "versions.safetensors"}:
@@ -69,21 +72,23 @@ def verify(
 
 
 def _recomputed(card: ResultCard, store: ResultStore) -> Iterator[str]:
-    """Where the numbers of a card are not those of its scores: one line a trait."""
-    raw: dict[str, Any] = {}
-    if card.n_readouts:
-        try:
+    """Where the numbers of a card are not those of its scores: one line for each trait, and for what else there is."""
+    found: dict[str, Any] = {"n_readouts": 0, "n_scenarios": 0, "raw": {}}
+    try:
+        if card.n_readouts:
             scores = store.scores(card)
-            made, raw = estimated(card, scores), raw_summary(scores, card.design)
-        except (ResultError, KeyError, TypeError, ValueError, IndexError) as error:
-            yield f"the stored scores give no estimates: {' '.join(str(error).split())[:200]}"
-            return
-    else:
-        made = unavailable(card.design, card.traits[0].reason if card.traits else "")
-    stored, found = ({t.trait: t.to_json() for t in traits} for traits in (card.traits, made))
-    for name in dict.fromkeys([*stored, *found, "raw"]):
-        sides = (card.raw, raw) if name == "raw" else (stored.get(name), found.get(name))
-        differences = list(_differences(*sides, name))
+            scenarios = scores.index["scenario"].nunique()
+            found = {"n_readouts": len(scores.index), "n_scenarios": scenarios, "raw": raw_summary(scores, card.design)}
+            traits = estimated(card, scores)
+        else:
+            traits = unavailable(card.design, card.traits[0].reason if card.traits else "")
+        stored = {name: getattr(card, name) for name in found} | {t.trait: t.to_json() for t in card.traits}
+        found |= {t.trait: t.to_json() for t in traits}
+    except _MALFORMED as error:
+        yield f"the stored scores give no estimates: {_one_line(error)}"
+        return
+    for name in dict.fromkeys([*stored, *found]):
+        differences = list(_differences(stored.get(name), found.get(name), name))
         if differences:
             more = f" (and {len(differences) - 1} more numbers)" if len(differences) > 1 else ""
             yield f"{differences[0]}{more}"
@@ -112,8 +117,8 @@ def _pages(cards: list[ResultCard], store: ResultStore, reports: Path, title: st
     with tempfile.TemporaryDirectory() as scratch:
         try:
             made = leaderboard(comparable(cards, store), title, note).write(Path(scratch))
-        except (ResultError, KeyError, TypeError, ValueError) as error:
-            yield Finding(reports, f"cannot be made again: {' '.join(str(error).split())[:200]}")
+        except _MALFORMED as error:
+            yield Finding(reports, f"cannot be made again: {_one_line(error)}")
             return
         for path in made:
             place = reports / path.relative_to(scratch)
@@ -125,6 +130,11 @@ def _pages(cards: list[ResultCard], store: ResultStore, reports: Path, title: st
             line = _first_difference(there, path.read_bytes())
             if line:
                 yield Finding(place, f"is not what the results give, from line {line} on: `llmct-bench report`")
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())[:200]
+    return text if isinstance(error, ResultError) else f"{type(error).__name__} {text}"
 
 
 def _first_difference(there: bytes, wanted: bytes) -> int:

@@ -69,6 +69,7 @@ NUMBERS: dict[str, Callable[[dict[str, Any]], None]] = {
     "shock_absorption.valid": lambda c: c["traits"][1].update(valid=not c["traits"][1]["valid"]),
     "raw.backbone.joy": lambda c: c["raw"]["backbone"].update(joy=0.999),
     "shock_absorption": lambda c: c["traits"].pop(1),
+    "n_readouts": lambda c: c.update(n_readouts=c["n_readouts"] + 1),
 }
 
 
@@ -135,6 +136,20 @@ def test_scores_that_cannot_be_read_are_one_finding(copied: Path) -> None:
     assert {f.place.name for f in verify(copied)} == {"scores.parquet"}
 
 
+@pytest.mark.parametrize("value", [None, 7, "x", [], {}], ids=str)
+def test_nonsense_in_a_card_is_a_finding(value: Any, copied: Path) -> None:
+    """Whatever lies in a field, and whoever made the checksums: a finding, never an error of the program."""
+    place = shock(copied)
+    for other in {*ResultStore(copied / "results").places()} - {place}:
+        shutil.rmtree(other)
+    before = (place / "card.json").read_text(encoding="utf-8")
+    for name in ("model", "commit", "suite", "fit", "traits", "raw", "n_readouts", "design"):
+        change_card(place, lambda c, name=name: c.update({name: value}))  # type: ignore[misc]
+        seal(place)
+        assert verify(copied), name
+        (place / "card.json").write_text(before, encoding="utf-8")
+
+
 def test_lost_files_broken_cards_and_wrong_places_are_found(copied: Path) -> None:
     """Each is named with what is wrong."""
     places = ResultStore(copied / "results").places()
@@ -145,7 +160,7 @@ def test_lost_files_broken_cards_and_wrong_places_are_found(copied: Path) -> Non
     (places[4] / "SHA256SUMS").write_text("0  ../../card.json\n")
     found = {str(f.place): f.problem for f in verify(copied)}
     assert found.pop(str(places[0] / "SHA256SUMS")).startswith("is missing")
-    assert found.pop(str(places[1] / "card.json")).startswith("not a result card")
+    assert found.pop(str(places[1] / "card.json")).startswith("cannot be read: not a result card")
     assert found.pop(str(places[2] / "extra.txt")) == "is not in SHA256SUMS"
     assert found.pop(str(moved)) == f"the result in it belongs into {places[3]}"
     assert found.pop(str(places[4] / "SHA256SUMS")) == "is no list of checksums"
