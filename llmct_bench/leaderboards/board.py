@@ -22,9 +22,10 @@ RELIABLE, ENOUGH = 0.7, 5
 
 @dataclass(frozen=True)
 class Row:
-    """One model in the table of one trait. ``rank`` is None for invalid estimates; ``rank_low`` to ``rank_high`` is
-    its simultaneous 95 % rank interval, None where too few scenarios are shared. Models that have a letter of ``ties``
-    in common do not differ significantly; empty where that is not known or takes more letters than there are."""
+    """One model in the table of one trait. ``rank`` is None for invalid estimates, and for all of a trait that is shown
+    but not ranked; ``rank_low`` to ``rank_high`` is its simultaneous 95 % rank interval, None where too few scenarios
+    are shared. Models that have a letter of ``ties`` in common do not differ significantly; empty where that is not
+    known or takes more letters than there are."""
 
     model: str
     estimate: TraitEstimate
@@ -117,10 +118,10 @@ def _table(estimand: Estimand, suite: str, found: list[tuple[str, TraitEstimate,
     adjusted = holm([f[1].p_value for f in valid]).tolist()
     shared = _shared([f[1] for f in valid])
     values = np.array([[f[1].per_cluster[s] for s in shared] for f in valid])
-    comparable = len(valid) > 1 and len(shared) >= MIN_CLUSTERS
+    comparable = estimand.ranked and len(valid) > 1 and len(shared) >= MIN_CLUSTERS
     axes = [f[1].se_axes / (f[1].estimate if estimand.logarithmic else 1.0) for f in valid]
     reliability = split_half(values) if comparable and len(valid) >= ENOUGH else float("nan")
-    ranked = not reliability < RELIABLE
+    ranked = estimand.ranked and not reliability < RELIABLE
     intervals = rank_intervals(values, further=axes) if comparable and ranked else None
     cliques = tie_cliques(values, axes) if comparable else ()
     ties = letters(cliques, len(valid))
