@@ -2,12 +2,13 @@
 
 From the token ids of the rendered suites and the knobs alone (no forward pass): emotion on the planted axes,
 pooled like a readout, referred to the reference suite like a score. Traits that compare means are their estimand
-applied to these noise-free scores. Separability and joy bias are defined relative to noise, whose covariance is
-known in closed form too (the random part of the words that a readout really contains).
+applied to these noise-free scores. Separability and what counts decisions are defined relative to noise, whose
+covariance is known in closed form too (the random part of the words that a readout really contains).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,17 +133,15 @@ def true_traits(true: TrueScores, design: str, times: float = 1.0) -> dict[str, 
     for estimand in ESTIMANDS.values():
         if estimand.design != design:
             continue
-        if estimand.name == "separability":
-            out[estimand.name] = _separability(true)
-        elif estimand.name == "joy_bias":
-            out[estimand.name] = _joy_bias(true, times)
+        if estimand.name in _UNDER_NOISE:
+            out[estimand.name] = _UNDER_NOISE[estimand.name](true, times)
         else:
             estimate = estimand.estimate(true.measurement)
             out[estimand.name] = estimate.estimate if estimate.valid else float("nan")
     return out
 
 
-def _separability(true: TrueScores) -> float:
+def _separability(true: TrueScores, times: float) -> float:
     table, p = true.layout.made(separable), true.values[:, : len(NAMES)]
     own = p[table.rows]
     residual = own - (table.cells @ own)[table.cell]
@@ -151,30 +150,56 @@ def _separability(true: TrueScores) -> float:
 
 
 def _joy_bias(true: TrueScores, times: float) -> float:
-    """Expected decisions under Gaussian noise: the rates are integrals over the noise, taken on a scrambled Sobol
-    sequence; centroids and covariance are exact."""
+    joy = true.layout.made(decisions).names.index("joy")
+    return float(bias(times * _decided(true, SMOOTH)[:-1], joy))
+
+
+def _default_share(true: TrueScores, times: float) -> float:
+    neutral = _decided(true, 0.0)[-1]
+    return float(neutral[true.layout.made(decisions).names.index("joy")] / neutral.sum())
+
+
+def _selectivity(true: TrueScores, times: float) -> float:
+    table = _decided(true, 0.0)[:-1]
+    gain = float((np.diagonal(table) / table.sum(axis=1)).mean()) - 1 / len(table)  # the control's accuracy is chance
+    return gain if np.isfinite(gain) else 0.0
+
+
+#: Traits that are defined relative to noise.
+_UNDER_NOISE: dict[str, Callable[[TrueScores, float], float]] = {
+    "separability": _separability,
+    "joy_bias": _joy_bias,
+    "default_share": _default_share,
+    "selectivity": _selectivity,
+}
+
+
+def _decided(true: TrueScores, smooth: float) -> Floats:
+    """Expected decisions (n_emotions + 1, n_emotions) under Gaussian noise, by true emotion, neutral last; ``smooth``:
+    the share of the covariance within emotion x intensity that softens them. The rates are integrals over the noise,
+    taken on a scrambled Sobol sequence; centroids and covariance are exact. NaN where all emotions are one."""
     design = true.layout.made(decisions)
-    emotional = design.true >= 0
-    p, label = true.values[design.rows[emotional], : len(NAMES)], design.true[emotional]
+    k, emotional = len(design.names), design.true >= 0
+    everything = true.values[design.rows, : len(NAMES)]
+    p, label = everything[emotional], design.true[emotional]
     if np.allclose(p, p[0]):
-        return float("nan")
-    k = len(design.names)
+        return np.full((k + 1, k), np.nan)
     centroids = np.stack([p[label == e].mean(axis=0) for e in range(k)])
     precision = decision_precision(p, label, centroids, true.noise)
     cell = design.cell[emotional]
     means = np.stack([p[cell == c].mean(axis=0) for c in range(len(design.owner))])
     within = (p - means[cell]).T @ (p - means[cell]) / max(len(p) - len(means), 1)
-    values, vectors = np.linalg.eigh(true.noise + SMOOTH * (within + true.noise))
+    values, vectors = np.linalg.eigh(true.noise + smooth * (within + true.noise))
     points = qmc.Sobol(len(values), seed=0).random_base2(_POINTS)
     draws = norm.ppf(np.clip(points, 1e-12, 1 - 1e-12)) * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
     # a decision compares linear functions of item plus noise: those of the noise are the same for all items
     pull = centroids @ precision
     offset = np.einsum("kp,kp->k", pull, centroids)
     noise = -2 * draws @ pull.T
-    rows, inverse = np.unique(np.column_stack([p, label]), axis=0, return_inverse=True)
-    count = np.bincount(inverse.ravel()) * times
-    table = np.zeros((k, k))
+    rows, inverse = np.unique(np.column_stack([everything, design.true]), axis=0, return_inverse=True)
+    count = np.bincount(inverse.ravel())
+    table = np.zeros((k + 1, k))
     for row, n in zip(rows, count, strict=True):
         chosen = (noise + (offset - 2 * pull @ row[:-1])).argmin(axis=1)
-        table[int(row[-1])] += n * np.bincount(chosen, minlength=k) / len(chosen)
-    return float(bias(table, design.names.index("joy")))
+        table[int(row[-1])] += n * np.bincount(chosen, minlength=k) / len(chosen)  # neutral's -1 is the last row
+    return table

@@ -3,11 +3,15 @@
 from llmct_bench.stats import MIN_CLUSTERS
 from llmct_bench.traits import (
     dampening,
+    default_share,
+    geometry,
     joy_bias,
     memory_decay,
     neutral_offset,
+    selectivity,
     separability,
     shock_absorption,
+    valence_gain,
 )
 from llmct_bench.traits.estimand import Estimand, Layout, Measurement, TraitEstimate, complete, measure, no_estimate
 from llmct_bench.traits.raw import raw_summary
@@ -18,6 +22,10 @@ ESTIMANDS: dict[str, Estimand] = {
         separability.ESTIMAND,
         joy_bias.ESTIMAND,
         neutral_offset.ESTIMAND,
+        default_share.ESTIMAND,
+        valence_gain.ESTIMAND,
+        geometry.ESTIMAND,
+        selectivity.ESTIMAND,
         dampening.ESTIMAND,
         shock_absorption.ESTIMAND,
         memory_decay.TAIL_RETENTION,

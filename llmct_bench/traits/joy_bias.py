@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from llmct_bench.affect import averages, sums
 from llmct_bench.emotions import NAMES, NEUTRAL
-from llmct_bench.stats import cluster_t, decision_rates, jackknife_t, t_interval
+from llmct_bench.stats import Interval, cluster_t, decision_rates, jackknife_t, t_interval
 from llmct_bench.traits.estimand import (
     Estimand,
     Measurement,
@@ -57,7 +57,7 @@ def estimate(m: Measurement) -> TraitEstimate:
     pseudo = own.estimate + (pseudo - pseudo.mean()) * (own.se * np.sqrt(n) / max(float(pseudo.std(ddof=1)), 1e-300))
     chosen = design.decide(m.values)
     table = design.confusion(chosen)
-    right = cluster_t(np.trace(table, axis1=1, axis2=2) / table.sum(axis=(1, 2)))
+    right = cluster_t(hit_rate(table))
     neutral = chosen[design.true < 0]
     share = [float(np.mean(neutral == k)) for k in range(len(names))] if len(neutral) else []
     return result(
@@ -67,12 +67,7 @@ def estimate(m: Measurement) -> TraitEstimate:
         design.scenarios,
         pseudo,
         interval.p_value(0.0),
-        (
-            "" if design.balanced else "emotions and intensities are not balanced",
-            ""
-            if right.low > ENOUGH / len(names)
-            else "the emotions are hardly told apart: decisions near chance lean anyhow",
-        ),
+        doubts(design, right),
         {
             "counted": float(bias(table.sum(axis=0), joy)),
             "default_share": dict(zip(names, share, strict=False)),
@@ -102,6 +97,18 @@ class Decisions:
         """Expected confusion tables (B, n_scenarios, n_emotions true, n_emotions chosen) when Gaussian noise with
         `SMOOTH` times the covariance within emotion x intensity is added to every item; centroids and covariances are
         those of the scenarios weighted by ``weights`` (B, n_scenarios)."""
+        use, n, k = self.true >= 0, len(self.scenarios), len(self.names)
+        table = sums(self.scenario[use] * k + self.true[use], n * k)
+        return np.stack([(table @ r).reshape(n, k, k) for r in self._rates(values, weights, use)])
+
+    def soft_neutral(self, values: Floats, weights: Floats) -> Floats:
+        """Where the neutral items fall under the same noise: (B, n_scenarios, n_emotions), averages of a scenario's."""
+        use = self.true < 0
+        table = averages(self.scenario[use], len(self.scenarios))
+        return np.stack([table @ r for r in self._rates(values, weights, use)])
+
+    def _rates(self, values: Floats, weights: Floats, asked: NDArray[np.bool_]) -> Floats:
+        """Rates (B, n_asked, n_emotions) of the rows that are ``asked`` about."""
         use = self.true >= 0
         p, cell, scenario = values[self.rows[use], : len(NAMES)], self.cell[use], self.scenario[use]
         n, cells, d, k = len(self.scenarios), len(self.owner), p.shape[1], len(self.names)
@@ -122,19 +129,19 @@ class Decisions:
         spread = scatter + np.einsum("bc,bcp,bcq->bpq", count, apart, apart, optimize=True)
         precision = np.linalg.pinv(spread / (total - k), rcond=1e-4, hermitian=True)
         noise = SMOOTH * scatter / np.maximum(total - cells, 1.0)
-        rates = decision_rates(np.broadcast_to(p, (len(weights), *p.shape)), noise, centroids, precision)
-        table = sums(scenario * k + self.true[use], n * k)
-        return np.stack([(table @ r).reshape(n, k, k) for r in rates])
+        about = values[self.rows[asked], : len(NAMES)]
+        return decision_rates(np.broadcast_to(about, (len(weights), *about.shape)), noise, centroids, precision)
 
-    def decide(self, values: Floats) -> NDArray[np.int64]:
+    def decide(self, values: Floats, labels: NDArray[np.intp] | None = None) -> NDArray[np.int64]:
         """The nearest emotion centroid of every row, Mahalanobis, equal priors: its place in ``names``. Centroids and
-        the covariance within emotions come from the other scenarios (5 folds over scenarios)."""
-        p = values[self.rows, : len(NAMES)]
+        the covariance within emotions come from the other scenarios (5 folds over scenarios); ``labels``: learnt
+        instead of ``true``."""
+        p, known = values[self.rows, : len(NAMES)], self.true if labels is None else labels
         chosen = np.empty(len(p), np.int64)
         for f in range(FOLDS):
             test = self.scenario % FOLDS == f
-            train = ~test & (self.true >= 0)
-            own, true = p[train], self.true[train]
+            train = ~test & (known >= 0)
+            own, true = p[train], known[train]
             centroids = np.stack([own[true == e].mean(axis=0) for e in range(len(self.names))])
             precision = decision_precision(own, true, centroids)
             chosen[test] = nearest(p[test], centroids, precision)
@@ -164,6 +171,20 @@ def decisions(index: pd.DataFrame) -> Decisions:
     cell = np.array([place.get(key, -1) for key in zip(own["emotion"], own["intensity"], strict=True)], np.intp)
     owner = np.array([names.index(e) for e, _ in cells.index], np.intp)
     return Decisions(rows, names, true, scenarios, scenario, cell, owner, bool(cells.nunique() == 1))
+
+
+def hit_rate(table: Floats) -> Floats:
+    """Share of right decisions, from confusion tables (..., true, chosen)."""
+    return np.asarray(np.trace(table, axis1=-2, axis2=-1) / table.sum(axis=(-2, -1)))
+
+
+def doubts(design: Decisions, right: Interval) -> tuple[str, str]:
+    """Why a lean of decisions would mean nothing; ``right``: their accuracy."""
+    told_apart = right.low > ENOUGH / len(design.names)
+    return (
+        "" if design.balanced else "emotions and intensities are not balanced",
+        "" if told_apart else "the emotions are hardly told apart: decisions near chance lean anyhow",
+    )
 
 
 def decision_precision(p: Floats, true: NDArray[np.intp], centroids: Floats, further: Floats | float = 0.0) -> Floats:
