@@ -17,6 +17,7 @@ from llmct_bench.leaderboards.figures.common import MOST
 from llmct_bench.leaderboards.figures.controls import controls, zero_emotion
 from llmct_bench.leaderboards.figures.curves import layer_profile, profiled, retention_curves, with_curves
 from llmct_bench.leaderboards.figures.panels import forest, ranked_models, ranks, told_apart
+from llmct_bench.leaderboards.figures.plane import circumplex_plane, resting
 from llmct_bench.leaderboards.figures.shocks import responded, shock_responses
 from llmct_bench.leaderboards.figures.tuning import tuning, tuning_pairs
 from llmct_bench.plotting import drawing, save
@@ -41,6 +42,9 @@ FIGURES: dict[str, Drawing] = {
         "Ranks with their 95 % intervals; bars join models that do not differ significantly", told_apart, ranks
     ),
     "layer-profile": Drawing("Separability by relative depth", profiled, layer_profile),
+    "circumplex-plane": Drawing(
+        "Where neutral text rests in the plane of valence and arousal", resting, circumplex_plane
+    ),
     "shock": Drawing("Response to the same shock by context", responded, shock_responses),
     "retention": Drawing("Retention of an opening's mood", with_curves, retention_curves),
     "tuning": Drawing("From base model to tuned model", tuning_pairs, tuning),
