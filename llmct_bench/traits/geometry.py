@@ -128,9 +128,9 @@ def _fit(means: Floats, place: Floats, weights: Floats) -> tuple[Floats, Floats]
 
 
 def _standard(x: Floats) -> Floats:
-    """Columns (n, k) centred and of length 1: products with vectors of the kind are correlations."""
-    centred = x - x.mean(axis=0)
-    return np.asarray(centred / np.maximum(np.linalg.norm(centred, axis=0), 1e-300))
+    """Columns (..., n, k) centred and of length 1: products with vectors of the kind are correlations."""
+    centred = x - x.mean(axis=-2, keepdims=True)
+    return np.asarray(centred / np.maximum(np.linalg.norm(centred, axis=-2, keepdims=True), 1e-300))
 
 
 def permuted_p(means: Floats, cells: Cells) -> dict[str, float]:
@@ -145,12 +145,10 @@ def permuted_p(means: Floats, cells: Cells) -> dict[str, float]:
         orders, more = np.array([rng.permutation(k) for _ in range(_DRAWS)]), 1
     p = means[:, : len(NAMES)]
     pcs = np.linalg.svd(p - p.mean(axis=0), full_matrices=False)[0][:, :2]
-    found = []
-    for order in [np.arange(k), *orders]:
-        place = _standard(_coordinates(cells.emotions)[order][cells.owner] * cells.intensity[:, None])
-        r = np.abs((pcs * place).sum(axis=0))
-        found.append((r[0], r.sum()))
-    table = np.array(found)
+    given = np.concatenate([np.arange(k)[None], orders])
+    place = _standard(_coordinates(cells.emotions)[given[:, cells.owner]] * cells.intensity[:, None])
+    r = np.abs(np.einsum("ck,nck->nk", pcs, place))
+    table = np.column_stack([r[:, 0], r.sum(axis=1)])
     reached = (table[1:] >= table[0] - 1e-9).sum(axis=0) + more  # equal ones stay equal
     valence, both = reached / (len(orders) + more)
     return {"valence": float(valence), "both": float(both), "permutations": float(len(orders))}
