@@ -35,9 +35,9 @@ def circumplex_plane(board: Leaderboard) -> Figure:
     ax.axhline(0, color="black", lw=1, ls=":")
     ax.axvline(0, color="black", lw=1, ls=":")
     for e in EMOTIONS:
-        x, y = _MEAN * e.valence, _MEAN * e.arousal
-        ax.plot(x, y, "s", mfc="none", mec=EMOTION_COLOURS[e.name], mew=2.5, ms=13, label="_" + e.name)
-        ax.annotate(e.name, (x, y), (0, 11), textcoords="offset points", ha="center", va="bottom")
+        corner = (_MEAN * e.valence, _MEAN * e.arousal)
+        ax.plot(*corner, "s", mfc="none", mec=EMOTION_COLOURS[e.name], mew=2.5, ms=13, label="_" + e.name)
+        ax.annotate(e.name, corner, (0, 11), textcoords="offset points", ha="center", va="bottom")
     for (_, colour, line), (x, y) in zip(lines(ax, rows, "none"), places, strict=True):
         ax.plot([_inside(v, size) for v in x[1:]], [y[0]] * 2, color=colour, lw=1.2, zorder=3)
         ax.plot([x[0]] * 2, [_inside(v, size) for v in y[1:]], color=colour, lw=1.2, zorder=3)
