@@ -127,6 +127,9 @@ _TRAIT: tuple[tuple[Column, Callable[[Row], Cell]], ...] = (
 )
 
 
+_UNRANKED = {True: "", False: " Shown, not ranked."}
+
+
 def _trait(table: TraitTable) -> Table:
     e = table.estimand
     facts = (
@@ -141,7 +144,7 @@ def _trait(table: TraitTable) -> Table:
         Fact("sources", "; ".join(e.sources), page_only=True),
     )
     made = table_of(e.title, _TRAIT, table.rows, lambda r: r.estimate.valid)
-    return replace(made, facts=facts, intro=f"How to read it: {e.meaning}.", null=e.null)
+    return replace(made, facts=facts, intro=f"How to read it: {e.meaning}.{_UNRANKED[e.ranked]}", null=e.null)
 
 
 # --- models and raw numbers ---------------------------------------------------------------------------------------
