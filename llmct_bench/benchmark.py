@@ -32,7 +32,7 @@ Existing = Literal["skip", "overwrite", "error"]
 #: Scenarios per suite of each preset; 0 = all.
 PRESETS = {"quick": 12, "standard": 48, "full": 0}
 #: How much is read again for the noise floor, and in which passes.
-_FLOOR_SCENARIOS, _FLOOR_BUDGET = 2, 256
+_FLOOR_SCENARIOS, _FLOOR_BUDGETS = 2, (100, 700)
 
 
 class Progress(Protocol):
@@ -233,15 +233,18 @@ class _Job:
 
     def _floor(self, suite: Suite, scores: Scores) -> float:
         """Zero change: the largest difference of a score, in neutral SD at the chosen point, when a few scenarios are
-        read again in smaller passes and in the opposite order."""
+        read again in other passes and in the opposite order."""
         few = set(scores.index["scenario"].unique()[:_FLOOR_SCENARIOS])
         again = replace(suite, items=tuple(i for i in suite.items[::-1] if i.scenario in few))
         fit, point = self._fit, self._fit.layer.point
-        found = scan_projected(self.model, again, fit.directions, fit.references, budget=_FLOOR_BUDGET)
-        other = from_projections(found, fit)
-        usual, place = scores.values[:, point], {k: i for i, k in enumerate(_readouts(scores))}
-        rows = [place[k] for k in _readouts(other)]
-        return float(np.abs(other.values[:, point] - usual[rows]).max())
+        place = {k: i for i, k in enumerate(_readouts(scores))}
+        floor = 0.0
+        for budget in _FLOOR_BUDGETS:
+            found = scan_projected(self.model, again, fit.directions, fit.references, budget=budget)
+            other = from_projections(found, fit)
+            usual = scores.values[[place[k] for k in _readouts(other)], point]
+            floor = max(floor, float(np.abs(other.values[:, point] - usual).max()))
+        return floor
 
     def _truth(self, suite: Suite) -> dict[str, float | None]:
         spec = self.model.card.phantom
