@@ -17,6 +17,7 @@ from llmct_bench.cli import main
 from llmct_bench.models import PANEL
 from llmct_bench.results import ResultStore
 from llmct_bench.suites import list_suites, shipped_root
+from llmct_bench.traits import ESTIMANDS
 
 pytest_plugins = ("measured_run",)
 
@@ -189,7 +190,7 @@ def test_run_json_tells_the_stored_estimates(cli: Cli, output: Path) -> None:
     stored = [json.loads(p.read_text("utf-8")) for p in output.glob("results/phantom--neutral/*/*/card.json")]
     wanted = {t["trait"]: t["estimate"] for c in stored for t in c["traits"]}
     assert {k: row["estimate"] for k, row in rows.items()} == wanted
-    assert len(wanted) == 7
+    assert len(wanted) == len(ESTIMANDS)
     assert done.err.count("stored, kept") == 4
 
 
@@ -199,7 +200,7 @@ def test_run_json_is_strict_without_numbers(cli: Cli, output: Path) -> None:
     done = cli("run", "--models", "phantom/neutral", *arguments)
     assert done.code == 0
     rows = [row for table in done.json for row in table["rows"]]
-    assert len(rows) == 3
+    assert len(rows) == sum(e.design == "circumplex" for e in ESTIMANDS.values())
     for row in rows:
         assert (row["estimate"], row["rank"], row["valid"]) == (None, None, False)
         assert "2 whole scenarios" in row["reason"]
