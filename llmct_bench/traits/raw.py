@@ -11,6 +11,7 @@ import numpy as np
 
 from llmct_bench.affect import Scores
 from llmct_bench.emotions import NAMES
+from llmct_bench.suites.compose import PROBE_LAG
 
 
 def raw_summary(scores: Scores, design: str) -> dict[str, Any]:
@@ -39,5 +40,6 @@ def raw_summary(scores: Scores, design: str) -> dict[str, Any]:
         out["role_gap"] = float(level[role == "user"].mean() - level[role == "assistant"].mean())
     if design == "retention":
         opened = scores.index["intensity"].to_numpy() > 0
-        out["fading"] = [[float(k), float(level[opened & (lag == k)].mean())] for k in np.unique(lag[opened])]
+        lags = [k for k in np.unique(lag[opened]) if k != PROBE_LAG]
+        out["fading"] = [[float(k), float(level[opened & (lag == k)].mean())] for k in lags]
     return out

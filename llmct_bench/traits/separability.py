@@ -39,7 +39,8 @@ def estimate(m: Measurement) -> TraitEstimate:
         0.0,
         table.scenarios,
         pseudo - bias,
-        own.p_value(0.0),  # without emotion d2 is 0 along any axes: their error and bias have no part in the test
+        # without emotion d2 is 0 along any axes, so that the scenarios alone may not say more than they know
+        max(own.p_value(0.0), interval.p_value(0.0)),
         details={"profile": _profile(m), "depth": m.depth, "axes_bias": bias},
         se_axes=error.se if error else 0.0,
     )
