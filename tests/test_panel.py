@@ -92,7 +92,9 @@ def test_zero_emotion_shows_artefacts_raw_and_nothing_corrected(panel: Panel) ->
     assert abs(mine["shock"].raw["role_gap"]) > 0.02
     estimates = [t for r in mine.values() for t in r.traits]
     assert len(estimates) == len(ESTIMANDS)
-    assert not any(t.significant for t in estimates)
+    # at .05 for what is ranked; of the others one may be met by chance
+    assert not any(t.significant for t in estimates if ESTIMANDS[t.trait].ranked)
+    assert not any(t.valid and t.p_value < 0.01 for t in estimates)
 
 
 def test_tint_moves_raw_cosine_and_nothing_else(panel: Panel) -> None:

@@ -20,6 +20,7 @@ from huggingface_hub import constants
 from llmct_bench.benchmark import load_results, results_table
 from llmct_bench.publish import dataset_card
 from llmct_bench.results import ResultStore
+from llmct_bench.traits import ESTIMANDS
 from llmct_bench.verify import verify
 
 pytest_plugins = ("stored_run",)
@@ -147,7 +148,8 @@ def test_the_card_of_the_data_set(stored: Path) -> None:
     head = yaml.safe_load(text.split("---\n")[1])
     assert head["license"] == "cc0-1.0"
     assert head["configs"][0]["data_files"] == [{"split": "train", "path": "data/results.parquet"}]
-    assert "10\nestimates" in text
+    number = 2 * sum(e.design in ("circumplex", "shock") for e in ESTIMANDS.values())
+    assert f"{number} estimates" in " ".join(text.split())
     assert "phantom/absorbing, phantom/neutral" in text
     hostile = dataset_card("a/b", [card("<script>[x](y)|*{0}", trait(), suite="---\nx: {y}@1")], "a: b\n---")
     assert yaml.safe_load(hostile.split("\n---\n\n# ")[0].removeprefix("---\n"))["license"] == "a: b\n---"

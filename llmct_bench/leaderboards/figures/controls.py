@@ -42,7 +42,7 @@ def controls(board: Leaderboard) -> Figure:
     bars = middle.bar(list(default), [100 * v for v in default.values()], color=colours)
     middle.bar_label(bars, [f"cos {backbone[e]:.2f}" for e in default], padding=2, fontsize=9)
     middle.set(ylabel="nearest emotion, % of texts", title="… and has a “default” emotion", ylim=(0, 118))
-    tables = [t for t in board.tables if any(r.model == ZERO for r in t.rows)]
+    tables = [t for t in board.tables if t.estimand.ranked and any(r.model == ZERO for r in t.rows)]
     for y, table in enumerate(tables):
         t = next(r.estimate for r in table.rows if r.model == ZERO)
         right.text(-0.02, y, table.estimand.title, ha="right", va="center", transform=right.get_yaxis_transform())
