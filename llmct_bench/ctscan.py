@@ -4,7 +4,7 @@ generalises, with and without its controls."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from llmct_bench.adapters import LoadedModel
 from llmct_bench.adapters.chat import content_span, encode, render_text
-from llmct_bench.affect import AffectFit, score
+from llmct_bench.affect import AffectFit, from_projections
 from llmct_bench.emotions import NAMES
 from llmct_bench.errors import SuiteError
 from llmct_bench.replies import Reply, generate_reply
-from llmct_bench.scanner import Readout, Rendered, pooled, render, scan
-from llmct_bench.suites import Item, shipped_root
+from llmct_bench.scanner import Readout, Rendered, pooled, render, scan, scan_projected
+from llmct_bench.suites import Item, Suite, shipped_root
 from llmct_bench.suites.conversation import Conversation, read_conversation
 
 #: What stands as the stage of a message that the model wrote itself.
@@ -61,7 +61,8 @@ class CTScan:
 def ct_scan(
     model: LoadedModel, conversation: Conversation, fit: AffectFit, budget: int | None = None, generate: int = 0
 ) -> CTScan:
-    """Scan every message of a conversation, and every token of every message, in one run of the model.
+    """Scan every message of a conversation, and every token of every message, in one run of the model after a short
+    one over the reference states. States are projected inside the pass and never kept, however long the conversation.
 
     With ``generate`` the model answers the last message of the user itself, greedily with at most so many tokens, and
     the reply stands in place of what followed; its control answers as well. The reply is read in one pass with its
@@ -81,21 +82,20 @@ def ct_scan(
     spoken = [item for item in suite.items if not item.id.startswith("reference/")]
     replies = {item.id: generate_reply(model, item.messages, generate) for item in spoken if generate}
     whole = _answered(rendered, replies)
-    shown = whole.index["item"].str.startswith("prompt-").to_numpy()
-    own = replace(whole, readouts=tuple(r for r, s in zip(whole.readouts, shown, strict=True) if s))
-    tokens = pooled(replace(own, index=whole.index[shown].reset_index(drop=True)), "all")
-    index = pd.concat([whole.index.assign(token=-1), tokens.index], ignore_index=True)
-    both = Rendered(whole.readouts + tokens.readouts, index, ())
-    states = scan(model, suite, budget=budget, rendered=both)
-    scores = score(states, fit).values
-    n = len(whole.readouts)
-    references = whole.index["item"].str.startswith("reference/").to_numpy()
-    labels = tuple(whole.index.loc[references, "item"].str.removeprefix("reference/"))
-    rows = _rows(whole.index[~references], replies, conversation.stages)
-    frame = _by_point(rows, scores[:n][~references], fit.scores)
+    said = ~whole.index["item"].str.startswith("reference/").to_numpy()
+    messages, stated = _some(whole, said), _some(whole, ~said)
+    tokens = pooled(_some(messages, messages.index["item"].str.startswith("prompt-").to_numpy()), "all")
+    index = pd.concat([messages.index.assign(token=-1), tokens.index], ignore_index=True)
+    both = Rendered(messages.readouts + tokens.readouts, index, ())
+    references = _references(model, suite, stated, fit, budget)
+    found = scan_projected(model, suite, fit.directions, references, budget=budget, rendered=both)
+    scores = from_projections(found, fit).values
+    n = len(messages.readouts)
+    labels = tuple(stated.index["item"].str.removeprefix("reference/"))
+    rows = _rows(messages.index, replies, conversation.stages)
+    frame = _by_point(rows, scores[:n], fit.scores)
     if labels:
-        raw = _cosines(states.last[:n][~references], states.last[:n][references])
-        frame[[f"raw_{label}" for label in labels]] = raw.reshape(-1, len(labels))
+        frame[[f"raw_{label}" for label in labels]] = found.cosines[:n].reshape(-1, len(labels))
     texts = [t for item in suite.items if item.id.startswith("prompt-") for t in _texts(item, model.tokenizer, replies)]
     number = rows.loc[rows["conversation"].str.startswith("prompt-"), "message"].to_numpy()
     each = tokens.index.groupby(["item", "read"], sort=False).ngroup().to_numpy()
@@ -176,7 +176,17 @@ def _texts(item: Item, tokenizer: Any, replies: Mapping[str, Reply]) -> list[str
     return found + list(replies[item.id].texts if item.id in replies else ())
 
 
-def _cosines(last: NDArray[np.float32], references: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Cosine (messages, points, references) of states (messages, points, d) with references (references, points, d)."""
-    h, r = (x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12) for x in (last, references))
-    return np.asarray(np.einsum("npd,kpd->npk", h, r, dtype=np.float64))
+def _some(rendered: Rendered, chosen: NDArray[np.bool_]) -> Rendered:
+    """Some of the readouts."""
+    readouts = tuple(r for r, c in zip(rendered.readouts, chosen, strict=True) if c)
+    return Rendered(readouts, rendered.index[chosen].reset_index(drop=True), rendered.left_out)
+
+
+def _references(
+    model: LoadedModel, suite: Suite, stated: Rendered, fit: AffectFit, budget: int | None
+) -> NDArray[np.float32]:
+    """The last states (points, references, d_model) of the reference states, which are few and short."""
+    points, _, width = fit.directions.shape
+    if not stated.readouts:
+        return np.empty((points, 0, width), np.float32)
+    return scan(model, suite, budget=budget, rendered=stated).last.swapaxes(0, 1)

@@ -325,11 +325,12 @@ def test_the_frame_has_a_row_for_every_message_and_point(
 def test_the_scores_of_messages_are_those_of_a_scan_of_messages(
     phantom: tuple[LoadedModel, AffectFit], scanned: CTScan
 ) -> None:
-    """To the bit, though every token is read in the same run, which runs no more tokens."""
+    """Up to rounding, though every token is read in the same run, which runs hardly more tokens: a template's first
+    ones are run for the reference states and for the conversation."""
     model, fit = phantom
     whole = scan(model, get_conversation("ct-scan").suite())
     said = ~whole.index["item"].str.startswith("reference/").to_numpy()
-    assert np.array_equal(score(whole, fit).values[said], by_point(scanned.frame, fit))
+    np.testing.assert_allclose(by_point(scanned.frame, fit), score(whole, fit).values[said], atol=1e-5)
     seen = 0
 
     def count(module: Any, args: Any, inputs: dict[str, Any]) -> None:
@@ -340,7 +341,7 @@ def test_the_scores_of_messages_are_those_of_a_scan_of_messages(
     ct_scan(model, get_conversation("ct-scan"), fit)
     handle.remove()
     assert whole.plan is not None
-    assert seen == whole.plan.padded
+    assert seen <= 1.02 * whole.plan.padded
 
 
 def by_point(frame: pd.DataFrame, fit: AffectFit) -> np.ndarray:

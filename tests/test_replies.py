@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from llmct_bench.adapters import LoadedModel, load, wrap
 from llmct_bench.adapters.chat import encode, render_text
-from llmct_bench.affect import AffectFit, LayerChoice, Versions
+from llmct_bench.affect import AffectFit, LayerChoice, Versions, score
 from llmct_bench.benchmark import fitted
 from llmct_bench.ctscan import GENERATED, CTScan, ct_scan
 from llmct_bench.emotions import NAMES
 from llmct_bench.errors import ModelError, SuiteError
 from llmct_bench.models import LoadOptions
 from llmct_bench.replies import generate_reply, token_texts
+from llmct_bench.scanner import scan
 from llmct_bench.suites import Turn
 from llmct_bench.suites.conversation import Conversation
 
@@ -54,12 +56,12 @@ def byte_tokenizer(chat: bool = True) -> Any:
     return made
 
 
-def random_model(chat: bool = True, seed: int = 0) -> LoadedModel:
+def random_model(chat: bool = True, seed: int = 0, width: int = WIDTH) -> LoadedModel:
     """A random transformer of three blocks that reads bytes."""
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=280,
-        hidden_size=WIDTH,
+        hidden_size=width,
         intermediate_size=48,
         num_hidden_layers=POINTS - 1,
         num_attention_heads=4,
@@ -211,6 +213,37 @@ def test_a_reply_is_read_as_it_was_generated(chat: bool) -> None:
     assert tuple(said.loc[said["point"] == 0, "text"]) == reply.texts
     assert set(rows["stage"]) == {GENERATED}
     assert scan.generated
+
+
+def test_a_scan_is_that_of_the_states() -> None:
+    """Scores of messages and of tokens, and raw cosines, against states that are kept and then projected."""
+    model, fit, talk = random_model(seed=5), random_fit(), conversation(*TALK, control=True)
+    found = ct_scan(model, talk, fit)
+    suite = talk.suite()
+    whole, every = scan(model, suite), scan(model, replace(suite, items=suite.items[:1]), pooling="all")
+    said = ~whole.index["item"].str.startswith("reference/").to_numpy()
+    for frame, truth in ((found.frame, score(whole, fit).values[said]), (found.tokens, score(every, fit).values)):
+        values = frame[list(fit.scores)].to_numpy().reshape(truth.shape)
+        np.testing.assert_allclose(values, truth, atol=1e-5 * np.abs(truth).max())
+    unit = whole.last / np.linalg.norm(whole.last, axis=-1, keepdims=True)
+    cosine = np.einsum("npd,kpd->npk", unit[said], unit[~said])
+    columns = [f"raw_{label}" for label in found.labels]
+    np.testing.assert_allclose(found.frame[columns].to_numpy().reshape(cosine.shape), cosine, atol=1e-5)
+
+
+def test_no_states_are_kept() -> None:
+    """The memory of a scan is a fraction of what the states of its tokens would take."""
+    width, text = 512, "abcdefg " * 70
+    model = random_model(width=width)
+    fit = replace(random_fit(), **shaped(model))
+    model.branches  # noqa: B018 - the self-test is none of the scan's business
+    tracemalloc.start()
+    found = ct_scan(model, conversation(Turn(role="user", content=text)), fit)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    states = len(found.tokens) * width * 4 * 2  # float32, content and last token
+    assert len(found.tokens) > 450 * POINTS
+    assert peak < states / 4
 
 
 def test_a_reply_is_the_same_as_the_text_said_by_the_script() -> None:
