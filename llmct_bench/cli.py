@@ -16,17 +16,20 @@ import typer
 from llmct_bench import __version__
 from llmct_bench.commands import calibration, compare, models, reports, results, seed, suites
 from llmct_bench.commands.options import (
+    AUTO,
     ERRORS,
     AsJson,
     Bars,
     Device,
     Dtype,
+    Loading,
     Models,
     Offline,
     Output,
     Pickle,
     RemoteCode,
     Suites,
+    loads_models,
     print_table,
 )
 from llmct_bench.errors import LlmctError, ResultError
@@ -107,6 +110,7 @@ def run(
 
 
 @app.command()
+@loads_models
 def scan(
     model: Annotated[str, typer.Argument(help="Name, Hub id or local folder.")],
     conversation: Annotated[str, typer.Argument(help="A conversation or Activation Lab file (YAML); ct-scan: ours.")],
@@ -115,11 +119,7 @@ def scan(
     generate: Annotated[
         int, typer.Option(help="Let the model answer the last user message itself with so many tokens.", min=0)
     ] = 0,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    offline: Offline = False,
-    trust_remote_code: RemoteCode = False,
-    allow_pickle: Pickle = False,
+    loading: Loading = AUTO,
     as_json: AsJson = False,
 ) -> None:
     """The CT picture of one conversation: raw cosines with its reference states, and corrected scores.
@@ -129,12 +129,11 @@ def scan(
     """
     from llmct_bench.benchmark import fitted
     from llmct_bench.ctscan import ct_scan, get_conversation
-    from llmct_bench.models import LoadOptions
 
     read = get_conversation(conversation)
     if generate:
         read = read.heard()  # what cannot be answered is told before a model is loaded
-    loaded, fit = fitted(model, LoadOptions(device, dtype, offline, trust_remote_code, allow_pickle))
+    loaded, fit = fitted(model, loading.options)
     found = ct_scan(loaded, read, fit, generate=generate)
     written: list[Path] = []
     if output is not None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from tabulate import tabulate
+
+if TYPE_CHECKING:
+    from llmct_bench.models import LoadOptions
 
 ERRORS = Console(stderr=True)
 
@@ -25,6 +32,42 @@ Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
 Offline = Annotated[bool, typer.Option(help="Use the local cache only.")]
 RemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that a checkpoint brings along.")]
 Pickle = Annotated[bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors.")]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """The options that say how a model is loaded."""
+
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    offline: Offline = False
+    trust_remote_code: RemoteCode = False
+    allow_pickle: Pickle = False
+
+    @property
+    def options(self) -> LoadOptions:
+        """As the library takes them."""
+        from llmct_bench.models import LoadOptions
+
+        return LoadOptions(**asdict(self))
+
+
+AUTO = Loading()
+
+
+def loads_models(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of `Loading` in place of its parameter ``loading``."""
+    own, more = (list(inspect.signature(f, eval_str=True).parameters.values()) for f in (command, Loading))
+    at = [p.name for p in own].index("loading")
+    parameters = [*own[:at], *more, *own[at + 1 :]]
+
+    @wraps(command)
+    def loading(**given: Any) -> None:
+        command(loading=Loading(**{p.name: given.pop(p.name) for p in more}), **given)
+
+    loading.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    loading.__annotations__ = {p.name: p.annotation for p in parameters}
+    return loading
 
 
 class Bars:

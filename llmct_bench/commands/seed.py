@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from llmct_bench.commands.options import AsJson, Device, Dtype, Offline, Pickle, RemoteCode, print_table
+from llmct_bench.commands.options import AUTO, AsJson, Loading, loads_models, print_table
 
 
+@loads_models
 def seed(
     model: Annotated[str, typer.Argument(help="Name, Hub id or local folder.")],
     conversation: Annotated[str, typer.Argument(help="A conversation or Activation Lab file (YAML); ct-scan: ours.")],
@@ -21,22 +22,18 @@ def seed(
         bool,
         typer.Option(help="Read behind the opening of the next answer, as the seed does, or at the message's end."),
     ] = True,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    offline: Offline = False,
-    trust_remote_code: RemoteCode = False,
-    allow_pickle: Pickle = False,
+    loading: Loading = AUTO,
     as_json: AsJson = False,
 ) -> None:
     """The seed's raw reading of one conversation, beside that of neutral and of random text: never ranked."""
     from llmct_bench.adapters import load
     from llmct_bench.ctscan import get_conversation
-    from llmct_bench.models import LoadOptions, get_model
+    from llmct_bench.models import get_model
     from llmct_bench.seed import seed_reading
     from llmct_bench.seed.page import LABEL, tables, write
 
     read = get_conversation(conversation)
-    loaded = load(get_model(model), LoadOptions(device, dtype, offline, trust_remote_code, allow_pickle))
+    loaded = load(get_model(model), loading.options)
     found = seed_reading(loaded, read, prompt=prompt, generation_prompt=generation_prompt)
     paths = write(found, to) if to is not None else []
     if as_json:
