@@ -19,16 +19,20 @@ from scipy import stats as sps
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
-from llmct_bench.benchmark import load_results, run
+from llmct_bench.adapters import load
+from llmct_bench.affect import AffectFit, from_projections
+from llmct_bench.benchmark import Session, comparable, evaluate, load_results, run, stored_results
 from llmct_bench.comparison import (
     Difference,
     Geometry,
+    OnAxes,
     adjusted,
     chosen,
     compare,
     file_name,
     geometry,
     mantel,
+    on_axes,
     paired,
     scenarios_needed,
     similarity,
@@ -38,6 +42,7 @@ from llmct_bench.comparison.content import needed
 from llmct_bench.comparison.figure import profile_rows
 from llmct_bench.emotions import NAMES
 from llmct_bench.errors import ResultError, UnknownName
+from llmct_bench.models import PhantomSpec, get_model
 from llmct_bench.results import ResultCard, ResultStore
 from llmct_bench.stats import Interval, crossnobis
 from llmct_bench.suites import get_suite
@@ -330,7 +335,6 @@ def test_models_without_a_common_suite_are_not_compared() -> None:
     [
         ({"suite_hash": "ffff"}, "different versions of the suite"),
         ({"fit": {"reference_hash": "x"}}, "axes of different references"),
-        ({"subset": "keyworded"}, "scored on different items: all and keyworded"),
     ],
 )
 def test_what_cannot_be_paired_is_shown_with_the_reason(changes: dict[str, Any], reason: str) -> None:
@@ -479,3 +483,138 @@ def test_a_larger_margin_makes_more_equivalent(output: Path) -> None:
     found = compare(chosen(results, PHANTOMS), store.scores, margin=10.0)
     assert {d.verdict for d in found.differences if d.trait == "dampening"} == {"equivalent"}
     assert all(d.needed is None for d in found.differences if d.trait == "dampening")
+
+
+def test_beside_a_phantom_models_are_compared_on_what_it_reads(output: Path) -> None:
+    """A model that was scored on all items is estimated on those with emotion words: as if it had never read others."""
+    store = ResultStore(output / "results")
+    results = chosen(load_results(output), PHANTOMS[:2])
+    truth = compare(results, store.scores)
+    mine = [r for r in results if r.model["name"] == PHANTOMS[1] and r.subset == "keyworded"]
+    wide = [replace(r, subset="all", traits=[]) if r in mine else r for r in results]
+    assert wide != results
+    found = compare(wide, store.scores)
+    assert repr(found.differences) == repr(truth.differences)
+    assert found.similarities == truth.similarities
+    assert len(profile_rows(found)) == len(profile_rows(truth))
+
+
+def test_everything_fits_into_a_terminal(output: Path, cli: Cli) -> None:
+    """Of a hundred columns, also with three models and a trait that cannot be compared."""
+    for models in (PHANTOMS, PHANTOMS[:2]):
+        out = cli("compare", *models, "--output", output).out
+        assert max(len(line) for line in out.splitlines() if "/reports/" not in line) <= 100
+        assert all(trait in out for trait in ("Default share", "Valence gain asymmetry", "Shock absorption"))
+
+
+# --- the axes of another -------------------------------------------------------------------------------------------
+
+#: One frame: the same words. `loud` has twice the response and twice the noise.
+FRAME = {
+    "base": PhantomSpec("base", "", seed=2),
+    "dampened": PhantomSpec("dampened", "", seed=2, role_gain=0.4),
+    "loud": PhantomSpec("loud", "", seed=2, gain=2.0, noise=0.6),
+}
+
+
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory: pytest.TempPathFactory) -> ResultStore:
+    """The three measured."""
+    store = ResultStore(tmp_path_factory.mktemp("frame") / "results")
+    suites = [get_suite("reference"), get_suite("circumplex").limited(24), get_suite("shock").limited(8)]
+    for spec in FRAME.values():
+        evaluate(load(get_model(spec)), suites, store=store)
+    return store
+
+
+def results_of(store: ResultStore, name: str) -> tuple[list[ResultCard], AffectFit]:
+    """Results and axes of one of them."""
+    own = [r for r in stored_results(store.root) if r.model["name"] == f"phantom/{name}"]
+    fit = store.fit(f"phantom/{name}", own[0].commit, own[0].fit["reference"])
+    assert fit is not None
+    return own, fit
+
+
+def shifted(store: ResultStore, name: str) -> OnAxes:
+    """One of them on the axes of the base."""
+    (base, fit), (_, own) = results_of(store, "base"), results_of(store, name)
+    model, session = load(get_model(FRAME[name])), Session()
+
+    def read(r: ResultCard) -> Any:
+        limit = r.suite.partition("~limit")[2]
+        suite = get_suite(r.suite.partition("@")[0]).limited(int(limit))
+        return from_projections(session.project(model, suite, fit), fit)
+
+    return on_axes((name, "base"), base, fit, read, store.scores, own=own)
+
+
+def response(store: ResultStore, name: str) -> float:
+    """Mean response to the emotions of the circumplex on a phantom's own axes, in neutral SD of its own."""
+    cards, fit = results_of(store, name)
+    (card,) = (r for r in cards if r.design == "circumplex")
+    scores = store.scores(card)
+    rows = scores.index.assign(**dict(zip(scores.names, scores.values[:, fit.layer.point].T, strict=True)))
+    rows = rows[rows["keyworded"]].set_index("item")
+    emotional = rows[rows["twin"] != ""]
+    found = [row[row["emotion"]] - rows.loc[row["twin"], row["emotion"]] for _, row in emotional.iterrows()]
+    return float(np.mean(found))
+
+
+def test_on_its_own_axes_a_model_is_what_it_is(frame: ResultStore) -> None:
+    """Read again on the axes that it was measured on, nothing differs."""
+    found = shifted(frame, "base")
+    assert found.gain is not None
+    np.testing.assert_allclose(list(found.cosines.values()), 1.0)
+    np.testing.assert_allclose([found.gain.ratio.estimate, found.gain.ratio.low, found.gain.ratio.high], 1, rtol=1e-6)
+    np.testing.assert_allclose(found.gain.model, response(frame, "base"), rtol=1e-6)
+    assert {d.verdict for d in found.differences if d.valid} <= {"equivalent", "undecided"}
+    np.testing.assert_allclose([d.interval.estimate for d in found.differences if d.valid], 0, atol=1e-5)
+
+
+def test_in_one_frame_own_and_base_axes_agree(frame: ResultStore) -> None:
+    """A dampened twin of the base: the same axes, the same response as user, and .6 of it taken away as assistant."""
+    found = shifted(frame, "dampened")
+    assert found.gain is not None
+    assert min(found.cosines.values()) > 0.99
+    np.testing.assert_allclose(found.gain.ratio.estimate, 1.0, rtol=1e-3)
+    on_base = {d.trait: d for d in found.differences}
+    cards = comparable(chosen(stored_results(frame.root), ["phantom/dampened", "phantom/base"]), frame)
+    own = {d.trait: d for d in compare(cards, frame.scores).differences}
+    assert on_base.keys() == own.keys()
+    for name in ("dampening", "separability", "neutral_offset", "valence_gain_asymmetry"):
+        assert on_base[name].interval.contains(own[name].interval.estimate), name
+    np.testing.assert_allclose(on_base["dampening"].interval.estimate, 0.6, atol=0.02)
+    assert on_base["dampening"].verdict == "different"
+
+
+def test_another_size_shows_on_the_axes_of_the_base_alone(frame: ResultStore) -> None:
+    """Twice the response and twice the noise: on axes of its own nothing is to be seen of it, on those of the base the
+    gain is two, in base units."""
+    found = shifted(frame, "loud")
+    assert found.gain is not None
+    own = response(frame, "loud") / response(frame, "base")
+    assert abs(own - 1) < 0.2
+    np.testing.assert_allclose(found.gain.ratio.estimate, 2.0, rtol=0.03)
+    assert found.gain.ratio.low > 1.8
+    np.testing.assert_allclose(found.gain.base, response(frame, "base"), rtol=1e-6)
+    np.testing.assert_allclose(found.gain.model / found.gain.base, found.gain.ratio.estimate)
+
+
+def test_the_command_reads_models_on_the_axes_of_another(output: Path, cli: Cli, tmp_path: Path) -> None:
+    """On the terminal, as data and on the page; one line for each mistake."""
+    asked = ("compare", *PHANTOMS[:2], "--output", output, "--to", tmp_path / "page", "--axes-of")
+    done = cli(*asked, PHANTOMS[0], "--json")
+    assert done.code == 0, done.err
+    (found,) = done.json["on_axes"]
+    assert (found["model"], found["base"], found["form"]) == (*PHANTOMS[1::-1], "chat")
+    assert {d["first"] for d in found["differences"]} == {PHANTOMS[1]}
+    assert abs(found["gain"]["ratio"]["estimate"] - 1) < 0.2
+    (page,) = (tmp_path / "page").glob("*.md")
+    assert "## On the axes of the base model, chat format" in page.read_text("utf-8")
+    for wrong, said in (
+        (("phantom/gloomy",), "name one of the compared models"),
+        ((PHANTOMS[0], "--plain"), "read no plain format"),
+    ):
+        failed = cli(*asked, *wrong)
+        assert (failed.code, said in failed.err) == (1, True), failed.err
+    assert cli(*asked[:-1], "--plain").code == 2

@@ -1,5 +1,6 @@
 """Comparison of models pair by pair: differences, equivalence, similarity of their emotion geometries, shift."""
 
+from llmct_bench.comparison.axes import OnAxes, on_axes
 from llmct_bench.comparison.compare import Comparison, chosen, compare
 from llmct_bench.comparison.differences import Difference, adjusted, paired, scenarios_needed
 from llmct_bench.comparison.geometry import Geometry, Similarity, geometry, mantel, similarity
@@ -9,6 +10,7 @@ __all__ = [
     "Comparison",
     "Difference",
     "Geometry",
+    "OnAxes",
     "Similarity",
     "adjusted",
     "chosen",
@@ -16,6 +18,7 @@ __all__ = [
     "file_name",
     "geometry",
     "mantel",
+    "on_axes",
     "paired",
     "scenarios_needed",
     "similarity",

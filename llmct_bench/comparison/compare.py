@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from llmct_bench.affect import LayerChoice, Scores
+from llmct_bench.comparison.axes import OnAxes
 from llmct_bench.comparison.differences import LOGARITHMIC, MARGIN, Difference, adjusted, paired
 from llmct_bench.comparison.geometry import Similarity, geometry, similarity
 from llmct_bench.errors import ResultError, UnknownName
 from llmct_bench.models.cards import registry
 from llmct_bench.results import ResultCard, labels
 from llmct_bench.stats import Interval
-from llmct_bench.traits import ESTIMANDS, TraitEstimate, measure
+from llmct_bench.traits import ESTIMANDS, Measurement, TraitEstimate, estimate_all, measure
 
 #: More models are no comparison by pairs but a leaderboard.
 MOST = 6
@@ -24,7 +25,8 @@ MOST = 6
 class Comparison:
     """Models by the names that results give them, in the order in which they were asked for, the ``results`` that were
     compared, and for each pair its ``differences`` (first minus second) and ``similarities``. ``shifts``: the
-    differences of pairs of which one model was made by tuning the other, tuned minus base."""
+    differences of pairs of which one model was made by tuning the other, tuned minus base; ``on_axes``: models read
+    on the axes of another one as well."""
 
     models: tuple[str, ...]
     results: tuple[ResultCard, ...]
@@ -32,6 +34,7 @@ class Comparison:
     similarities: tuple[Similarity, ...]
     shifts: tuple[Difference, ...]
     margin: float = MARGIN
+    on_axes: tuple[OnAxes, ...] = ()
 
     @property
     def title(self) -> str:
@@ -65,8 +68,10 @@ def compare(
     results: Sequence[ResultCard], scores: Callable[[ResultCard], Scores], margin: float = MARGIN
 ) -> Comparison:
     """Compare models pair by pair on the suites that both have, in the order in which they first stand in ``results``
-    (of `chosen`, made comparable). ``scores`` gives the stored scores of a result; ``margin`` is the smallest
-    difference of interest in SD of the scenarios' values. Raises ResultError where no two models share a suite."""
+    (of `chosen`, made comparable), and where one was scored on keyworded items only, on these. ``scores`` gives the
+    stored scores of a result; ``margin`` is the smallest difference of interest in SD of the scenarios' values. Raises
+    ResultError where no two models share a suite."""
+    results = _on_shared_items(results, scores)
     names = labels(results)
     mine: dict[str, list[ResultCard]] = {}
     for r in results:
@@ -90,6 +95,27 @@ def compare(
     return Comparison(tuple(mine), tuple(results), tuple(differences), tuple(similar), tuple(shifts), margin)
 
 
+def _on_shared_items(results: Sequence[ResultCard], scores: Callable[[ResultCard], Scores]) -> list[ResultCard]:
+    """Results on all items of a suite estimated on its keyworded items where another one was (phantoms read nothing
+    else)."""
+    narrow = {(r.suite, r.suite_hash) for r in results if r.subset == "keyworded"}
+    made = []
+    for r in results:
+        if (r.suite, r.suite_hash) in narrow and r.subset != "keyworded":
+            r = replace(r, subset="keyworded")
+            if r.n_readouts:
+                r = replace(r, traits=estimate_all(_measured(r, scores), r.design))
+        made.append(r)
+    return made
+
+
+def _measured(result: ResultCard, scores: Callable[[ResultCard], Scores]) -> Measurement:
+    """The stored scores of a result on the items that it is compared on."""
+    layer = LayerChoice.from_json(result.fit["layer"])
+    only = result.subset == "keyworded"
+    return measure(scores(result), layer, result.fit["role_cosine"], only, result.not_shared)
+
+
 def _suites(results: Sequence[ResultCard]) -> list[str]:
     return [r.suite for r in results if r.design != "reference"]
 
@@ -107,8 +133,6 @@ def _incomparable(first: ResultCard, second: ResultCard) -> str:
         return "measured on different versions of the suite"
     if first.fit.get("reference_hash") != second.fit.get("reference_hash"):
         return "measured on the axes of different references"
-    if first.subset != second.subset:
-        return f"scored on different items: {first.subset} and {second.subset}"
     return ""
 
 
@@ -140,11 +164,8 @@ def _similarity(
     for name, r in zip(names, (first, second), strict=True):
         if not r.n_readouts:
             return Similarity(*names, first.suite, reason=f"{name}: the model can read no item")
-    made = []
-    for r in (first, second):
-        layer = LayerChoice.from_json(r.fit["layer"])
-        m = measure(scores(r), layer, r.fit["role_cosine"], r.subset == "keyworded", r.not_shared)
-        made.append(geometry(m.values, m.layout.index))
+    measured = [_measured(r, scores) for r in (first, second)]
+    made = [geometry(m.values, m.layout.index) for m in measured]
     return similarity(made[0], made[1], names, first.suite)
 
 

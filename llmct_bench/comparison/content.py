@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from llmct_bench.comparison.axes import OnAxes
 from llmct_bench.comparison.compare import Comparison
 from llmct_bench.comparison.differences import AXES_DF, LOGARITHMIC, Difference
 from llmct_bench.comparison.geometry import Similarity
@@ -26,8 +27,12 @@ over all tests of this page (intervals are not): different where the difference 
 where it is surely smaller than the margin of {comparison.margin:g} SD (two one-sided tests), else
 undecided. `n to decide`: the scenarios that would decide it with a power of 80 % if the difference is as
 large as it was found; "never with this reference" where the axes' error alone is too large for that. No
-trait has a better direction.
+trait has a better direction.{_KEYWORDED if any(r.subset == "keyworded" for r in comparison.results) else ""}
 """
+
+
+_KEYWORDED = """ Phantoms read emotion words and nothing else: with a phantom in it, a comparison is made
+on the items that hold some, where a suite has both kinds."""
 
 
 _SIMILARITY = """Do the same states lie close to each other? Crossnobis distances between all emotion × intensity
@@ -43,6 +48,16 @@ _SHIFT = """The same differences, tuned model minus base model, each on axes of 
 verdicts are those of the table of differences.
 """
 
+_ON_AXES = """A tuned model read once more, on the axes of its base model: at its layer and in the SD of its neutral
+text. On axes of its own every model has a unit of its own, which hides that its whole inside became larger or smaller;
+here it does not. `gain`: the response to the emotions (the score on the emotion less that of the neutral twin) as a
+multiple of the base model's. `axes`: cosine of the tuned model's own direction with the base's; where it is low, the
+emotion has moved to another direction, and what looks like a weak response here need not be one. Only contrasts within
+a model are compared: where all of its text lies on another model's axes depends on everything that tuning moved. The
+error of the axes, which are the same ones, is added for both models, so that these intervals are rather too wide
+(that of the gain is not). p and verdicts: Holm-adjusted over this table.
+"""
+
 
 def page(comparison: Comparison) -> Page:
     """Differences, shift (where a model was tuned from another), similarity; then the models as on a leaderboard."""
@@ -50,6 +65,7 @@ def page(comparison: Comparison) -> Page:
     tables = [_differences("Differences", comparison.differences, several)]
     if comparison.shifts:
         tables.append(replace(_differences("Post-training shift", comparison.shifts, True), intro=_SHIFT))
+    tables += [_on_axes(found) for found in comparison.on_axes]
     if comparison.similarities:
         tables.append(_similarity(comparison.similarities, several))
     below = board_page(Leaderboard(comparison.results, ()))
@@ -166,6 +182,23 @@ def _differences(name: str, differences: Sequence[Difference], several: bool) ->
     columns = [c for c in _DIFFERENCE if several or c[0].title != "pair"]
     made = table_of(name, columns, differences, lambda d: d.valid)
     return replace(made, null=0.0, facts=() if several else (Fact("first − second", pair(differences[0])),))
+
+
+def _on_axes(found: OnAxes) -> Table:
+    made = _differences(f"On the axes of the base model, {found.form} format", found.differences, False)
+    facts = [Fact(label, text) for label, text in axes_facts(found)]
+    return replace(made, intro=_ON_AXES, facts=(*made.facts, *facts))
+
+
+def axes_facts(found: OnAxes) -> list[tuple[str, str]]:
+    """What is said of a model on another's axes beside its differences: labels and texts."""
+    facts = [("axes", ", ".join(f"{e} {number(c, 2)}" for e, c in found.cosines.items()))]
+    if found.gain is not None:
+        g = found.gain
+        ends = interval(g.ratio.low, g.ratio.high, 2)
+        sizes = f"{number(g.model, 2)} against {number(g.base, 2)} neutral SD of the base, {g.suite}"
+        facts.append(("gain", f"{number(g.ratio.estimate, 2)} {ends} ({sizes})"))
+    return [f for f in facts if f[1]]
 
 
 def _similarity(found: Sequence[Similarity], several: bool) -> Table:
