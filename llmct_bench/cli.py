@@ -6,6 +6,7 @@ Exit codes: 0 all well, 1 something failed (one line says what and what to do), 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -153,11 +154,13 @@ def scan(
     table = found.table()
     raw = [f"raw_{label}" for label in found.labels]
     header = ["message", "role", "stage", "joy", "anger", "sadness", "calm", *(["raw: nearest"] if raw else [])]
+    spread = float(table[raw].max().max() - table[raw].min().min()) if raw else 1.0
+    digits = min(8, max(3, 1 - math.floor(math.log10(max(spread, 1e-9)))))  # as many as tell cosines apart
     rows = []
     for row in table.to_dict("records"):
         nearest = max(raw, key=lambda c: row[c], default="")
         cells = [row["message"], row["role"], row["stage"], *(f"{row[e]:+.2f}" for e in header[3:7])]
-        rows.append([*cells, *([f"{nearest.removeprefix('raw_')} {row[nearest]:.3f}"] if raw else [])])
+        rows.append([*cells, *([f"{nearest.removeprefix('raw_')} {row[nearest]:.{digits}f}"] if raw else [])])
     print_table(rows, header)
     minus = ", minus the control's" if read.control else " (no control: drift is not taken away)"
     print(f"scores in neutral SD at point {found.point}{minus}; raw: cosine of the last state, seed-compatible")

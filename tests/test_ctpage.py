@@ -122,6 +122,18 @@ def test_the_page_holds_the_numbers_and_texts_of_the_scan(control: bool) -> None
     assert (data["emotions"], data["labels"]) == (list(NAMES), list(scan.labels))
 
 
+def test_cosines_close_to_one_stay_apart() -> None:
+    """A rogue dimension puts all of them within a few millionths of 1: the nearest reference is still the nearest."""
+    scan = handmade()
+    raw = [f"raw_{label}" for label in scan.labels]
+    frame = scan.frame.copy()
+    frame[raw] = 1 - 2e-6 * (1 - frame[raw])
+    shown = picture(replace(scan, frame=frame))
+    found = unpack(data_of(page(shown))["raw"])
+    assert np.array_equal(found.argmax(axis=-1), shown.raw.argmax(axis=-1))
+    np.testing.assert_allclose(found, shown.raw, atol=1e-8)
+
+
 @given(arrays(np.float64, array_shapes(min_dims=3, max_dims=3, max_side=4), elements=st.floats(-1e6, 1e6)))
 def test_packed_numbers_come_back(values: np.ndarray) -> None:
     """To half a step, which is a power of ten and no larger than needed."""
@@ -308,6 +320,8 @@ def test_the_numbers_shown_are_those_of_the_scan(tab: Any) -> None:
         assert (cells[0], cells[1]) == (str(row["message"]), row["role"])
         found = [float(c.replace("−", "-")) for c in cells[3:7]]
         np.testing.assert_allclose(found, [row[e] for e in NAMES], atol=0.0151)
+        nearest = max(scan.labels, key=lambda label: row[f"raw_{label}"])
+        assert cells[7] == f"{nearest} {row[f'raw_{nearest}']:.4f}"
     tab.locator('.cell[data-place="3 1"]').click()
     value = replace(scan, point=1).table().loc[3, "joy"]
     text = tab.locator("#readout").text_content()

@@ -202,7 +202,7 @@ def _print(found: Comparison) -> None:
 
 def _differences(differences: Sequence[Difference]) -> None:
     """A table for each pair and suite, and under it what else is to be said."""
-    from llmct_bench.comparison.content import interval, needed, note, pair, title, unit
+    from llmct_bench.comparison.content import interval, needed, notes, pair, title, unit
     from llmct_bench.leaderboards.tables import number, p_text
 
     order = {k: i for i, k in enumerate(dict.fromkeys((pair(d), d.suite) for d in differences))}
@@ -211,7 +211,7 @@ def _differences(differences: Sequence[Difference]) -> None:
         own = list(some)
         rows = []
         for d in (d for d in own if d.valid):
-            decide = "" if d.needed is None else ", never" if math.isinf(d.needed) else f", {needed(d)}"
+            decide = "" if d.needed is None else f", {needed(d)}"
             ends = f"{number(d.d[0], 2)} {interval(*d.d[1:], 2)}"
             value = f"{number(d.interval.estimate)} {unit(d)}"
             rows.append([title(d), value, ends, p_text(d.p_holm), d.verdict + decide])
@@ -220,12 +220,8 @@ def _differences(differences: Sequence[Difference]) -> None:
         _say(f"\n{models}, {suite}{some_of}")
         if rows:
             print_table(rows, ["trait", "difference", "d, 95 % CI", "p", "verdict, n needed"])
-        notes: dict[str, list[str]] = {}
-        for d in own:
-            notes.setdefault(note(d), []).append(title(d))
-        for text, traits in notes.items():
-            if text:
-                _say(f"{', '.join(traits)}: {text}")
+        for text in notes(own):
+            _say(text)
 
 
 def _say(text: str) -> None:

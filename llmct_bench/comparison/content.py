@@ -26,8 +26,8 @@ difference in SD of the scenarios' values, pooled over the two models. Verdicts 
 over all tests of this page (intervals are not): different where the difference is not 0, equivalent
 where it is surely smaller than the margin of {comparison.margin:g} SD (two one-sided tests), else
 undecided. `n to decide`: the scenarios that would decide it with a power of 80 % if the difference is as
-large as it was found; "never with this reference" where the axes' error alone is too large for that. No
-trait has a better direction.{_KEYWORDED if any(r.subset == "keyworded" for r in comparison.results) else ""}
+large as it was found; "never" where the error of these axes alone is too large for that. No trait has a
+better direction.{_KEYWORDED if any(r.subset == "keyworded" for r in comparison.results) else ""}
 """
 
 
@@ -113,38 +113,55 @@ def needed(d: Difference) -> str:
     """The scenarios that would decide, as text."""
     if d.needed is None:
         return DASH
-    return "never with this reference" if math.isinf(d.needed) else f"{d.needed:,.0f}".replace(",", "\u2009")
+    return "never" if math.isinf(d.needed) else f"{d.needed:,.0f}".replace(",", "\u2009")
 
 
 def _valid(cell: Callable[[Difference], Cell]) -> Callable[[Difference], Cell]:
     return lambda d: cell(d) if d.valid else Cell(DASH)
 
 
+#: Differences of more SD than this are drawn at the edge, so that they do not flatten the others.
+_DRAWN = 3.0
+
+
 def _mark(d: Difference) -> Cell:
     estimate, low, high = d.d
-    planted = None if d.planted is None else d.planted / d.sd
-    return Cell(f"{number(estimate, 2)} {interval(low, high, 2)}", estimate, Mark(estimate, low, high, planted))
+    ends = (-math.inf if low < -_DRAWN else _inside(low), math.inf if high > _DRAWN else _inside(high))
+    planted = None if d.planted is None else _inside(d.planted / d.sd)
+    text = f"{number(estimate, 2)} {interval(low, high, 2)}"
+    return Cell(text, estimate, Mark(_inside(estimate), *ends, planted))
+
+
+def _inside(value: float) -> float:
+    return min(max(value, -_DRAWN), _DRAWN)
+
+
+def _value(d: Difference) -> Cell:
+    i = d.interval
+    return Cell(f"{number(i.estimate)} {interval(i.low, i.high)}", i.estimate)
 
 
 _DIFFERENCE: tuple[tuple[Column, Callable[[Difference], Cell]], ...] = (
     (Column("trait", "name"), lambda d: Cell(title(d))),
     (Column("pair"), lambda d: Cell(pair(d))),
-    (Column("d, 95 % CI", "interval", "first minus second, in SD of the scenarios’ values"), _valid(_mark)),
+    (
+        Column("d, 95 % CI", "interval", f"first − second in SD of the scenarios’ values; edges: {_DRAWN:g} and more"),
+        _valid(_mark),
+    ),
     (Column("verdict"), _valid(lambda d: Cell(d.verdict))),
     (Column("p", "number", "no difference; Holm"), _valid(lambda d: Cell(p_text(d.p_holm), d.p_holm))),
     (
         Column("p, margin", "number", "difference of the margin or more; Holm"),
         _valid(lambda d: Cell(p_text(d.p_equivalence), d.p_equivalence)),
     ),
-    (Column("n", "number", "shared scenarios"), lambda d: number_cell(d.interval.n_clusters, 0)),
     (
         Column("n to decide", about="scenarios that would decide it", optional=True),
         lambda d: Cell(needed(d), None if d.needed is None else d.needed),
     ),
-    (Column("difference", "number", "first minus second"), _valid(lambda d: number_cell(d.interval.estimate))),
-    (Column("its 95 % CI"), _valid(lambda d: Cell(interval(d.interval.low, d.interval.high), d.interval.low))),
-    (Column("unit"), lambda d: Cell(unit(d) or DASH)),
+    (Column("difference, 95 % CI", about="first minus second"), _valid(_value)),
     (Column("planted", "number", "true difference of phantoms", optional=True), lambda d: number_cell(d.planted)),
+    (Column("unit"), lambda d: Cell(unit(d) or DASH)),
+    (Column("n", "number", "shared scenarios"), lambda d: number_cell(d.interval.n_clusters, 0)),
     (Column("suite"), lambda d: Cell(d.suite)),
     (Column("note", "note"), lambda d: Cell(note(d) or DASH)),
 )
@@ -179,9 +196,20 @@ def _sort(s: Similarity) -> float | None:
 
 
 def _differences(name: str, differences: Sequence[Difference], several: bool) -> Table:
-    columns = [c for c in _DIFFERENCE if several or c[0].title != "pair"]
+    columns = [c for c in _DIFFERENCE if several or c[0].title not in ("pair", "note")]
     made = table_of(name, columns, differences, lambda d: d.valid)
-    return replace(made, null=0.0, facts=() if several else (Fact("first − second", pair(differences[0])),))
+    if several:
+        return replace(made, null=0.0)
+    facts = (Fact("first − second", pair(differences[0])), *(Fact("note", text) for text in notes(differences)))
+    return replace(made, null=0.0, facts=facts)
+
+
+def notes(differences: Sequence[Difference]) -> list[str]:
+    """What else is to be said about differences, each thing once, with the traits that it is said of."""
+    said: dict[str, list[str]] = {}
+    for d in differences:
+        said.setdefault(note(d), []).append(title(d))
+    return [f"{', '.join(traits)}: {text}" for text, traits in said.items() if text]
 
 
 def _on_axes(found: OnAxes) -> Table:

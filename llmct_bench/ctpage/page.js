@@ -11,7 +11,8 @@
     const bytes = Uint8Array.from(atob(packed.values), (c) => c.charCodeAt(0));
     const view = new DataView(bytes.buffer);
     const [, points, columns] = packed.shape;
-    return (i, j, k) => view.getInt16(2 * ((i * points + j) * columns + k), true) * packed.step;
+    const read = `getInt${8 * packed.size}`;
+    return (i, j, k) => view[read](packed.size * ((i * points + j) * columns + k), true) * packed.step;
   };
   const [own, control, raw, rawControl, token] = ["own", "control", "raw", "raw_control", "tokens"].map((k) => unpack(data[k]));
   const points = data.own.shape[1];
@@ -27,8 +28,13 @@
   const digits = data.limits.scores < 0.5 ? 3 : data.limits.scores < 20 ? 2 : 1;
   const signed = (x, n = digits) => (Math.abs(x) < 0.5 * 10 ** -n ? "0" : (x > 0 ? "+" : "−") + Math.abs(x).toFixed(n));
   const edge = (x) => (x > 0 ? "+" : "−") + Math.abs(x);
-  const cosine = (x) => x.toFixed(4).replace("-", "−");
-  const written = (x) => (state.raw ? cosine(x) : signed(x) + " SD");
+  /** As many digits as tell the cosines of a layer apart, 4 to 8. */
+  const places = Array.from({ length: points }, (_, p) => {
+    const all = messages.flatMap((_, m) => labels.map((_, k) => raw(m, p, k)));
+    return Math.min(8, Math.max(4, 1 - Math.floor(Math.log10(Math.max(...all) - Math.min(...all)))));
+  });
+  const cosine = (x, n = 4) => x.toFixed(n).replace("-", "−");
+  const written = (x, p = state.point) => (state.raw ? cosine(x, places[p]) : signed(x) + " SD");
   const layerName = (p) => `${p} of ${points - 1}`;
   const messageName = (m) => [m, messages[m].role, messages[m].stage].filter((x) => x !== "").join(" · ");
 
@@ -160,7 +166,7 @@
       const value = shown(m, p);
       if (state.raw) paint(cell, "cos", (value - low) / (high - low || 1));
       else paintSigned(cell, value / high);
-      cell.replaceChildren(title(`${messageName(m)}\nlayer ${p}: ${name} ${written(value)}`));
+      cell.replaceChildren(title(`${messageName(m)}\nlayer ${p}: ${name} ${written(value, p)}`));
     }
     $("ramp").className = state.raw ? "sequential" : "diverging";
     $("low").textContent = state.raw ? cosine(low) : edge(-high);
@@ -363,7 +369,7 @@
     messages.forEach((m, n) => {
       let best = 0;
       labels.forEach((_, k) => { if (raw(n, state.point, k) > raw(n, state.point, best)) best = k; });
-      const nearest = labels.length ? [`${labels[best]} ${cosine(raw(n, state.point, best))}`] : [];
+      const nearest = labels.length ? [`${labels[best]} ${cosine(raw(n, state.point, best), places[state.point])}`] : [];
       row(body, "td", [String(n), m.role, m.stage, ...emotions.map((_, e) => signed(corrected(n, state.point, e))), ...nearest]);
     });
     $("table-summary").textContent = `All messages at layer ${layerName(state.point)}, corrected, in neutral SD`;

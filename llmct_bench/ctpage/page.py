@@ -13,8 +13,9 @@ import numpy as np
 
 from llmct_bench.ctpage.picture import Floats, Picture
 
-#: Neutral SD and cosines are given in steps of this size, or of the next power of ten where they are larger.
-_SCORE, _COSINE = 0.01, 0.0001
+#: Neutral SD and cosines are given in steps of this size, or of the next power of ten where they are larger. States
+#: with a dimension that dwarfs the others have cosines that differ in the seventh digit.
+_SCORE, _COSINE = 0.01, 1e-8
 #: What could end a script element or a line of a script stands as an escape of JSON.
 _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
@@ -53,24 +54,25 @@ def page_data(picture: Picture) -> dict[str, Any]:
         "messages": [{"role": m.role, "stage": m.stage, "tokens": m.tokens} for m in picture.messages],
         "own": pack(picture.own, _SCORE),
         "control": None if picture.control is None else pack(picture.control, _SCORE),
-        "raw": pack(picture.raw, _COSINE),
-        "raw_control": None if picture.raw_control is None else pack(picture.raw_control, _COSINE),
+        "raw": pack(picture.raw, _COSINE, 4),
+        "raw_control": None if picture.raw_control is None else pack(picture.raw_control, _COSINE, 4),
         "tokens": pack(picture.tokens, _SCORE),
     }
 
 
-def pack(values: Floats, step: float) -> dict[str, Any]:
-    """An array as base64 of little-endian int16, row by row, in units of ``step`` or the next power of ten of it that
-    all values fit into."""
-    while values.size and np.abs(values).max() / step > np.iinfo(np.int16).max:
+def pack(values: Floats, step: float, size: int = 2) -> dict[str, Any]:
+    """An array as base64 of little-endian integers of ``size`` bytes, row by row, in units of ``step`` or of the next
+    power of ten of it that all values fit into."""
+    kind = np.dtype(f"<i{size}")
+    while values.size and np.abs(values).max() / step > np.iinfo(kind).max:
         step *= 10
-    whole = np.rint(values / step).astype("<i2")
-    return {"shape": values.shape, "step": step, "values": base64.b64encode(whole.tobytes()).decode()}
+    whole = np.rint(values / step).astype(kind)
+    return {"shape": values.shape, "step": step, "size": size, "values": base64.b64encode(whole.tobytes()).decode()}
 
 
 def unpack(packed: dict[str, Any]) -> Floats:
     """Back from `pack`, rounded to its step."""
-    whole = np.frombuffer(base64.b64decode(packed["values"]), "<i2").reshape(packed["shape"])
+    whole = np.frombuffer(base64.b64decode(packed["values"]), f"<i{packed['size']}").reshape(packed["shape"])
     return np.asarray(whole * packed["step"])
 
 
