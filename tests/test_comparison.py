@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 from llmct_bench.adapters import load
+from llmct_bench.adapters.chat import render_text
 from llmct_bench.affect import AffectFit, from_projections
 from llmct_bench.benchmark import Session, comparable, evaluate, load_results, run, stored_results
+from llmct_bench.commands.compare import forms
 from llmct_bench.comparison import (
     Difference,
     Geometry,
@@ -45,7 +48,7 @@ from llmct_bench.errors import ResultError, UnknownName
 from llmct_bench.models import PhantomSpec, get_model
 from llmct_bench.results import ResultCard, ResultStore
 from llmct_bench.stats import Interval, crossnobis
-from llmct_bench.suites import get_suite
+from llmct_bench.suites import Turn, get_suite
 from llmct_bench.traits import TraitEstimate
 
 Floats = NDArray[np.float64]
@@ -600,6 +603,17 @@ def test_another_size_shows_on_the_axes_of_the_base_alone(frame: ResultStore) ->
     np.testing.assert_allclose(found.gain.model / found.gain.base, found.gain.ratio.estimate)
 
 
+def test_a_model_is_read_in_its_own_format_and_in_the_plain_one() -> None:
+    """The plain one is that of models without a template, which have no other; the model itself is left as it is."""
+    model, said = load("phantom/neutral"), [Turn(role="user", content="We met.")]
+    assert [form for form, _ in forms(model, plain=False)] == ["chat"]
+    own, plain = (found for _, found in forms(model, plain=True))
+    assert own is model
+    assert render_text(said, plain.tokenizer) == "User: We met.\n\n"
+    assert render_text(said, model.tokenizer) != render_text(said, plain.tokenizer)
+    assert [form for form, _ in forms(plain, plain=True)] == ["plain"]
+
+
 def test_the_command_reads_models_on_the_axes_of_another(output: Path, cli: Cli, tmp_path: Path) -> None:
     """On the terminal, as data and on the page; one line for each mistake."""
     asked = ("compare", *PHANTOMS[:2], "--output", output, "--to", tmp_path / "page", "--axes-of")
@@ -618,3 +632,13 @@ def test_the_command_reads_models_on_the_axes_of_another(output: Path, cli: Cli,
         failed = cli(*asked, *wrong)
         assert (failed.code, said in failed.err) == (1, True), failed.err
     assert cli(*asked[:-1], "--plain").code == 2
+
+
+def test_axes_have_no_place_in_another_shape(output: Path, cli: Cli, tmp_path: Path) -> None:
+    """One line says what both are, before anything is loaded."""
+    shutil.copytree(output / "results", tmp_path / "results")
+    for path in (tmp_path / "results").glob("phantom--joyful/*/*/card.json"):
+        path.write_text(path.read_text("utf-8").replace('"d_model": 80', '"d_model": 96'), "utf-8")
+    failed = cli("compare", *PHANTOMS[:2], "--output", tmp_path, "--axes-of", PHANTOMS[0])
+    assert (failed.code, failed.err.count("\n")) == (1, 1)
+    assert "phantom/joyful (qwen2 with 6 blocks of width 96) has no place for the axes of phantom/neutral" in failed.err

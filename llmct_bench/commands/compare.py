@@ -112,7 +112,10 @@ def _on_axes(
     suites = {r.suite: _suite(r) for r in mine[base] if r.design != "reference"}
     others = [m for m in mine if m != base]
     for name in others:
-        if plain and mine[name][0].model["source"] == "phantom":
+        source = mine[name][0].model["source"]
+        if source == "local" and not (Path(names.get(name, name)) / "config.json").is_file():
+            raise ResultError(f"{name} was measured from a folder: name that folder to have it read once more")
+        if plain and source == "phantom":
             raise ResultError(f"{name}: phantoms are built for their template and read no plain format")
         shapes = [tuple(mine[m][0].model[k] for k in ("model_type", "layers", "d_model")) for m in (name, base)]
         if shapes[0] != shapes[1]:
@@ -128,7 +131,7 @@ def _on_axes(
             model = load(names.get(name, name.partition("@")[0]), loading.options)
             if model.commit != mine[name][0].commit:
                 raise ResultError(f"{name} was measured at {mine[name][0].commit}, and {model.commit} is at hand now")
-            for form, formed in _forms(model, plain):
+            for form, formed in forms(model, plain):
 
                 def read(r: ResultCard, formed: LoadedModel = formed) -> Any:
                     return from_projections(session.project(formed, suites[r.suite], fit), fit)
@@ -139,7 +142,7 @@ def _on_axes(
                 )
 
 
-def _forms(model: LoadedModel, plain: bool) -> Iterator[tuple[Any, LoadedModel]]:
+def forms(model: LoadedModel, plain: bool) -> Iterator[tuple[Any, LoadedModel]]:
     """A model in its own format, and ``plain`` without its chat template."""
     chat = model.tokenizer.chat_template is not None
     yield ("chat" if chat else "plain"), model
