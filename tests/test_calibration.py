@@ -345,20 +345,20 @@ def drawn() -> tuple[AffectFit, Metric]:
 
 
 def axes_by_hand(knobs: Knobs, metric: Metric | None = None) -> np.ndarray:
-    """Axes of the emotions without error, (4, WIDTH): difference of means over slots and intensities, in units of the
-    metric's spread, without its nuisance, and as long as makes the SD of neutral text 1. By default the metric of the
-    planted covariance."""
+    """Axes of the emotions without error, (4, WIDTH): difference of means over slots and intensities, without the
+    nuisance of the metric, and as long as makes the SD of neutral text 1. By default the metric of the planted
+    covariance."""
     covariance = neutral_covariance(knobs)
     if metric is None:
-        spread = np.sqrt(np.diag(covariance))
-        _, s, vt = np.linalg.svd(covariance / np.outer(spread, spread))
-        nuisance = vt[: next(k for k in range(1, WIDTH) if s[:k].sum() >= 0.5 * s.sum())]
+        u, s, _ = np.linalg.svd(covariance)
+        k = next(k for k in range(1, WIDTH) if s[k:].sum() <= 0.5 * s.sum() and s[k] <= 0.2 * s[k:].sum())
+        nuisance = u[:, :k].T
     else:
-        spread, nuisance = metric.spread, metric.nuisance
+        nuisance = metric.nuisance
     cells = [{"emotion": e, "intensity": i, "role": r} for e in NAMES for i in (1, 2, 3) for r in ("user", "assistant")]
     means = expected(readouts(*cells), knobs).reshape(4, 6, WIDTH).mean(axis=1)
-    away = (means - means.mean(axis=0)) / spread
-    axes = (away - away @ nuisance.T @ nuisance) / spread
+    away = means - means.mean(axis=0)
+    axes = away - away @ nuisance.T @ nuisance
     return np.stack([a / np.sqrt(a @ covariance @ a) for a in axes])
 
 

@@ -19,11 +19,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.stats import ortho_group
 
 from llmct_bench import LoadedModel, LoadOptions, PhantomSpec, States, Suite, certify, get_model, get_suite, load, scan
 from llmct_bench.adapters import Point
 from llmct_bench.affect import AffectFit, Scores, fit_affect, score
-from llmct_bench.calibration.activations import design_layout, draw, reference_layout
+from llmct_bench.calibration.activations import WIDTH, design_layout, draw, reference_layout
 from llmct_bench.calibration.study import DESIGNS, MIXED
 from llmct_bench.scanner import Batch, render
 from llmct_bench.traits import ESTIMANDS, Measurement, TraitEstimate, estimate_all, measure
@@ -294,15 +295,15 @@ def drawn(change: Callable[[States], States]) -> dict[str, TraitEstimate]:
     return found
 
 
-@pytest.mark.parametrize("size", [7.0, 1e-3])
-def test_the_size_of_all_states_changes_no_estimate(size: float) -> None:
-    """Scores are in units of neutral text. (A rotation of the basis does change them: the metric has one spread a
-    dimension, which is what makes it proof against massive dimensions.)"""
+@pytest.mark.parametrize("size", [7.0, 1e-3, "rotation"])
+def test_size_and_basis_of_all_states_change_no_estimate(size: float | str) -> None:
+    """Scores are in units of neutral text, and the metric knows no basis."""
+    turn = ortho_group.rvs(WIDTH, random_state=3) if size == "rotation" else np.eye(WIDTH) * float(size)
 
-    def scaled(s: States) -> States:
-        return replace(s, array=s.array * np.float32(size), last=s.last * np.float32(size))
+    def changed(s: States) -> States:
+        return replace(s, array=(s.array @ turn).astype(np.float32), last=(s.last @ turn).astype(np.float32))
 
-    usual, other = drawn(lambda s: s), drawn(scaled)
+    usual, other = drawn(lambda s: s), drawn(changed)
     for trait, t in usual.items():
         assert other[trait].estimate == pytest.approx(t.estimate, abs=1e-4 * t.se), trait
         assert other[trait].se == pytest.approx(t.se, rel=1e-3), trait

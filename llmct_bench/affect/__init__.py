@@ -1,21 +1,18 @@
 """Affect: fitting the emotion axes and projecting on them."""
 
 from llmct_bench.affect.fit import (
-    NUISANCE_SHARE,
     PLANE,
     AffectFit,
-    Metric,
     Versions,
     combine,
     fit_affect,
-    fit_metric,
     load_fit,
 )
 from llmct_bench.affect.layers import LayerChoice, Separable, averages, separable, sums
+from llmct_bench.affect.metric import Metric, fit_metric, n_nuisance
 from llmct_bench.affect.scores import Scores, ScoreVersions, from_projections, score
 
 __all__ = [
-    "NUISANCE_SHARE",
     "PLANE",
     "AffectFit",
     "LayerChoice",
@@ -30,6 +27,7 @@ __all__ = [
     "fit_metric",
     "from_projections",
     "load_fit",
+    "n_nuisance",
     "score",
     "separable",
     "sums",

@@ -1,17 +1,14 @@
 """Fitting what emotion looks like inside a model, on the reference suite only.
 
-z = P_perp D^-1 (h - mu_role): mu is the neutral mean of the role, D the standard deviation of neutral text per
-dimension, P_perp removes the leading principal components of neutral text (Mu & Viswanath 2018,
-arXiv:1702.01417). An emotion axis is the difference of means v_e = unit(mean_e - grand mean). A score is
-<z, v_e> / sigma_e, sigma_e the standard deviation of held-out (DEV) neutral projections: the unit is the neutral SD.
-All of that is linear in h, so a fit is one direction per point and emotion plus one offset per role.
+In the metric of neutral text (`Metric`) a state is z = P_perp (h - mu_role). An emotion axis is the difference of
+means v_e = unit(mean_e - grand mean). A score is <z, v_e> / sigma_e, sigma_e the standard deviation of held-out (DEV)
+neutral projections: the unit is the neutral SD. All of that is linear in h, so a fit is one direction per point and
+emotion plus one offset per role.
 
 The axes and their unit are estimates: from a few words per emotion, and from a few topics. What a score would be
 without one of these is again a linear mix of projections on the words' own means (`Versions`), so that the error of
-the axes can be carried into every interval without another pass. The metric (mu, D, P_perp) is taken as given.
-
-mu is fitted per role; D, P_perp and sigma are pooled over the roles, because a role of its own unit would hide or
-feign a difference of gain between the roles.
+the axes can be carried into every interval without another pass. The metric is taken as given. Like it, sigma is
+pooled over the roles.
 """
 
 from __future__ import annotations
@@ -26,6 +23,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from llmct_bench.affect.layers import LayerChoice, averages, choose_layer
+from llmct_bench.affect.metric import Metric, fit_metric
 from llmct_bench.emotions import BY_NAME, NAMES, NEUTRAL
 from llmct_bench.errors import ModelError
 from llmct_bench.scanner import States
@@ -34,12 +32,8 @@ Floats = NDArray[np.float64]
 
 #: Scores beside those of the emotions: differences of the quadrants.
 PLANE = ("valence", "arousal")
-#: Share of the neutral variance whose leading components are removed.
-NUISANCE_SHARE = 0.5
 #: Groups in which wordings of one cell, and held-out topics, are left out: all that there are, up to so many.
 _MOST_UNITS, _TOPIC_GROUPS = 6, 8
-#: Dimensions that hardly vary in neutral text are not allowed to blow up: D is at least this share of its median.
-_FLOOR = 0.05
 
 
 @dataclass(frozen=True)
@@ -170,33 +164,6 @@ def shift(projections: Floats, index: pd.DataFrame, offsets: Floats, roles: tupl
     return np.asarray(projections - offsets[role])
 
 
-@dataclass(frozen=True)
-class Metric:
-    """What neutral text is like at a point: ``mean`` (d,) by role, ``spread`` (d,), ``nuisance`` (k, d) orthonormal."""
-
-    mean: dict[str, Floats]
-    spread: Floats
-    nuisance: Floats
-
-    def z(self, h: NDArray[np.floating], role: NDArray[np.object_]) -> Floats:
-        """z = P_perp D^-1 (h - mu_role) of states (n, d)."""
-        names, place = np.unique(role, return_inverse=True)
-        z = (h.astype(np.float64) - np.stack([self.mean[r] for r in names])[place]) / self.spread
-        return np.asarray(z - (z @ self.nuisance.T) @ self.nuisance)
-
-
-def fit_metric(h: NDArray[np.floating], index: pd.DataFrame, roles: tuple[str, ...]) -> Metric:
-    """The metric of a point from its states (n, d): the neutral items of the FIT split."""
-    h = h.astype(np.float64)
-    neutral = ((index["split"] == "fit") & (index["emotion"] == NEUTRAL)).to_numpy()
-    role = index["role"].to_numpy()
-    mean = {r: h[neutral & (role == r)].mean(axis=0) for r in roles}
-    centred = np.concatenate([h[neutral & (role == r)] - mean[r] for r in roles])
-    spread = centred.std(axis=0)
-    spread = np.maximum(spread, _FLOOR * np.median(spread[spread > 0]) if (spread > 0).any() else 1.0)
-    return Metric(mean, spread, _leading(centred / spread, NUISANCE_SHARE))
-
-
 def _fit_axes(h: NDArray[np.float32], index: pd.DataFrame, metric: Metric) -> tuple[Floats, Floats, Floats]:
     """Directions (n_scores, d), offsets (n_roles, n_scores) and the cosine between the roles' own axes (n_emotions,)
     at a point."""
@@ -206,7 +173,7 @@ def _fit_axes(h: NDArray[np.float32], index: pd.DataFrame, metric: Metric) -> tu
     held_out = (split == "dev") & (emotion == NEUTRAL)
     sigma = _within(z[held_out] @ axes.T, role[held_out])
     # the axes lie in the complement of the nuisance, so projecting z once more changes nothing
-    direction = axes / metric.spread / sigma[:, None]
+    direction = axes / sigma[:, None]
     roles = list(metric.mean)
     offsets = np.stack([direction @ metric.mean[r] for r in roles])
     by_role = [_axes(z, (split == "fit") & (role == r), emotion)[: len(NAMES)] for r in roles]
@@ -261,10 +228,9 @@ def _versions(h: NDArray[np.float32], index: pd.DataFrame, metric: Metric) -> Ve
     versions += [(plain, _spread(seen[group != g], place[group != g])) for g in groups]
     labels = np.array([*stratum[alone], *[strata] * len(groups)], np.int64)
     mixes = [m / np.sqrt(np.maximum(np.einsum("kp,pq,kq->k", m, s, m), 1e-24))[:, None] for m, s in versions]
-    direction = parts / metric.spread
-    offsets = np.stack([direction @ metric.mean[r] for r in metric.mean])
+    offsets = np.stack([parts @ metric.mean[r] for r in metric.mean])
     mixed = np.stack(mixes) if mixes else np.empty((0, len(plain), len(parts)))
-    return Versions(direction.astype(np.float32), offsets, mixed, labels)
+    return Versions(parts.astype(np.float32), offsets, mixed, labels)
 
 
 def _axes(z: Floats, rows: NDArray[np.bool_], emotion: NDArray[np.object_]) -> Floats:
@@ -277,13 +243,6 @@ def combine(means: Floats) -> Floats:
     """Raw axes (n_emotions + 2, ...) from the means of the emotions: each minus the grand mean, valence, arousal."""
     plane = [np.array([getattr(BY_NAME[e], k) for e in NAMES]) @ means for k in PLANE]
     return np.concatenate([means - means.mean(axis=0), plane])
-
-
-def _leading(z: Floats, share: float) -> Floats:
-    """The fewest principal components (k, d) that hold ``share`` of the variance of z (n, d)."""
-    _, s, vt = np.linalg.svd(z - z.mean(axis=0), full_matrices=False)
-    part = np.cumsum(s**2) / max(float((s**2).sum()), 1e-300)
-    return np.asarray(vt[: int(np.searchsorted(part, share)) + 1])
 
 
 def _within(p: Floats, role: NDArray[np.object_]) -> Floats:

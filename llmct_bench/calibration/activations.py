@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from llmct_bench.adapters import Point
-from llmct_bench.affect import NUISANCE_SHARE, Metric, combine
+from llmct_bench.affect import Metric, combine, n_nuisance
 from llmct_bench.calibration.truth import TrueScores, true_traits
 from llmct_bench.emotions import NAMES, NEUTRAL
 from llmct_bench.scanner import States
@@ -202,14 +202,12 @@ def directions(knobs: Knobs, metric: Metric | None = None) -> Floats:
     role, emotion = index["role"].to_numpy(), index["emotion"].to_numpy()
     if metric is None:
         fit, neutral = (index["split"] == "fit").to_numpy(), emotion == NEUTRAL
-        spread = np.sqrt(np.diag(covariance))
-        values, vectors = np.linalg.eigh(covariance / np.outer(spread, spread))
-        share = np.cumsum(values[::-1]) / values.sum()
-        nuisance = vectors[:, ::-1][:, : int(np.searchsorted(share, NUISANCE_SHARE)) + 1].T
-        metric = Metric({r: h[fit & neutral & (role == r)].mean(axis=0) for r in np.unique(role)}, spread, nuisance)
+        values, vectors = np.linalg.eigh(covariance)
+        mean = {r: h[fit & neutral & (role == r)].mean(axis=0) for r in np.unique(role)}
+        metric = Metric(mean, vectors.T[::-1][: n_nuisance(values[::-1])])
     z = metric.z(h, role)
     means = np.stack([z[(emotion == e) & (index["split"] == "fit").to_numpy()].mean(axis=0) for e in NAMES])
-    axes = combine(means) / metric.spread
+    axes = combine(means)
     return np.asarray(axes / np.maximum(np.sqrt(np.einsum("kp,pq,kq->k", axes, covariance, axes)), 1e-12)[:, None])
 
 

@@ -19,10 +19,12 @@ import numpy as np
 
 from llmct_bench.affect import fit_affect, fit_metric, score
 from llmct_bench.calibration.activations import Knobs, design_layout, draw, planted_traits, reference_layout
-from llmct_bench.traits import ESTIMANDS, estimate_all, measure
+from llmct_bench.traits import ESTIMANDS, measure
 
 #: Raised whenever fit, scores or estimates change, so that replicates of different methods do not mix.
-METHOD = 2
+METHOD = 3
+#: Replicates of a cell in which traits without ranks are estimated too.
+_UNRANKED = 200
 DESIGNS = ("circumplex", "shock", "retention")
 SIZES = (24, 96, 192)
 #: A phantom with a little of everything: its intervals are to hold the truth.
@@ -75,7 +77,7 @@ def cells() -> list[Cell]:
 
 def replicate(cell: Cell, seed: int) -> dict[str, list[float | None]]:
     """Fit, scores and estimates of one drawn data set: estimate, low, high, p, valid and the truth in the metric of the
-    fit, of every trait."""
+    fit, of every trait (those without ranks in the first `_UNRANKED` replicates only)."""
     rng = np.random.default_rng([seed, *cell.name.split("-")[0].encode()])  # cells of a kind share their draws
     reference = draw(reference_layout(), cell.knobs, rng)
     fit = fit_affect(reference)
@@ -87,7 +89,8 @@ def replicate(cell: Cell, seed: int) -> dict[str, list[float | None]]:
         scores = score(draw(layout, cell.knobs, rng), fit)
         given = planted_traits(design, cell.scenarios, cell.knobs, metric)
         measured = measure(scores, fit.layer, cosine, layout=layout)
-        for t in estimate_all(measured, design):
+        chosen = (e for e in ESTIMANDS.values() if e.design == design and (e.ranked or seed < _UNRANKED))
+        for t in (e.estimate(measured) for e in chosen):
             numbers = (t.estimate, t.low, t.high, t.p_value, float(t.valid), given.get(t.trait, math.nan))
             found[t.trait] = [float(v) if math.isfinite(v) else None for v in numbers]
     return found

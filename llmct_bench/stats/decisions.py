@@ -38,19 +38,19 @@ def _rates(means: Floats, covariance: Floats, centroids: Floats, precision: Floa
     pull = -2 * centroids @ precision  # distance = pull . x + offset + what all centroids share
     offset = -0.5 * (pull * centroids).sum(axis=2)
     slope = np.einsum("bkd,bd->bk", pull, root[:, :, 0])
-    side = np.einsum("bkd,bdf,qf->bqk", pull, root[:, :, 1:], _normal(points, d - 1), optimize=True)
-    level = (np.einsum("bkd,bcd->bck", pull, means) + offset[:, None, :])[:, :, None, :] + side[:, None, :, :]
     # with centroids in the order of their slopes, i beats an earlier j below their edge and a later one above it
     order = np.argsort(slope, axis=1)
-    slope = np.take_along_axis(slope, order, axis=1)
-    level = np.take_along_axis(level, order[:, None, None, :], axis=3)
+    slope, offset = np.take_along_axis(slope, order, axis=1), np.take_along_axis(offset, order, axis=1)
+    pull = np.take_along_axis(pull, order[:, :, None], axis=1)
+    side = np.einsum("bkd,bdf,qf->bkq", pull, root[:, :, 1:], _normal(points, d - 1), optimize=True)
+    level = (np.einsum("bkd,bcd->bkc", pull, means) + offset[:, :, None])[:, :, :, None] + side[:, :, None, :]
     k = slope.shape[1]
     edges = {}
     for j in range(k):
         for i in range(j + 1, k):
             steep = np.maximum(slope[:, i] - slope[:, j], 1e-300)[:, None, None]
-            edges[j, i] = (level[..., j] - level[..., i]) / steep
-    share = np.empty((*level.shape[:2], k))
+            edges[j, i] = (level[:, j] - level[:, i]) / steep
+    share = np.empty((len(level), level.shape[2], k))
     for i in range(k):
         upper = reduce(np.minimum, [edges[j, i] for j in range(i)], np.inf)
         lower = reduce(np.maximum, [edges[i, j] for j in range(i + 1, k)], -np.inf)

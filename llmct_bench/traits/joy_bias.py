@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from scipy.special import ndtri
 
 from llmct_bench.affect import averages, sums
@@ -93,6 +95,13 @@ class Decisions:
     owner: NDArray[np.intp]
     balanced: bool
 
+    @cached_property
+    def _grouped(self) -> tuple[csr_array, csr_array, csr_array]:
+        """Of the emotional rows: averages by cell, sums by scenario x cell, sums by scenario."""
+        use, n, cells = self.true >= 0, len(self.scenarios), len(self.owner)
+        cell, scenario = self.cell[use], self.scenario[use]
+        return averages(cell, cells), sums(scenario * cells + cell, n * cells), sums(scenario, n)
+
     def soft(self, values: Floats, weights: Floats) -> Floats:
         """Expected confusion tables (B, n_scenarios, n_emotions true, n_emotions chosen) when Gaussian noise with
         `SMOOTH` times the covariance within emotion x intensity is added to every item; centroids and covariances are
@@ -110,16 +119,16 @@ class Decisions:
     def _rates(self, values: Floats, weights: Floats, asked: NDArray[np.bool_]) -> Floats:
         """Rates (B, n_asked, n_emotions) of the rows that are ``asked`` about."""
         use = self.true >= 0
-        p, cell, scenario = values[self.rows[use], : len(NAMES)], self.cell[use], self.scenario[use]
+        p, cell = values[self.rows[use], : len(NAMES)], self.cell[use]
         n, cells, d, k = len(self.scenarios), len(self.owner), p.shape[1], len(self.names)
-        middle = averages(cell, cells) @ p
+        mean, grouped, total_of = self._grouped
+        middle = mean @ p
         off = p - middle[cell]  # small numbers: the scatter is a difference of sums
-        grouped = sums(scenario * cells + cell, n * cells)
         count = weights @ (grouped @ np.ones(len(p))).reshape(n, cells)
         away = (weights @ (grouped @ off).reshape(n, cells * d)).reshape(-1, cells, d) / count[..., None]
         means = middle + away
         square = (off[:, :, None] * off[:, None, :]).reshape(len(p), d * d)
-        scatter = (weights @ (sums(scenario, n) @ square)).reshape(-1, d, d)
+        scatter = (weights @ (total_of @ square)).reshape(-1, d, d)
         scatter = scatter - np.einsum("bc,bcp,bcq->bpq", count, away, away, optimize=True)
         total = count.sum(axis=1)[:, None, None]
         member = (self.owner[None, :] == np.arange(k)[:, None]).astype(np.float64)
