@@ -71,6 +71,22 @@ def test_two_centroids_are_one_normal_integral(seed: int) -> None:
         np.testing.assert_allclose(found, np.stack([1 - second, second], axis=1), atol=1e-7 if d == 1 else 2e-3)
 
 
+def test_the_short_rule_does_not_lean() -> None:
+    """Where 500 items lie as often near each of four centroids as near the others, their average rates are 1/4 each.
+    The few points of the default keep to that; eight quasi-random points have a mean, and lean by a multiple."""
+    rng = np.random.default_rng(0)
+    centroids, covariance = 2 * np.eye(4), 0.5 * np.eye(4)
+    corner = 0.8 * rng.normal(size=(500, 4))
+    means = np.concatenate([np.roll(corner, i, axis=1) for i in range(4)]) + np.repeat(centroids, 500, axis=0)
+
+    def lean(points: int) -> float:
+        return float(np.abs(rates(means, covariance, centroids, np.eye(4), points).mean(axis=0) - 0.25).max())
+
+    assert lean(4096) < 2e-4
+    assert lean(0) < 1e-3
+    assert lean(8) > 3 * lean(0)
+
+
 def test_three_on_a_line() -> None:
     """Centroids at -1, 0 and 3 of a standard normal around 0.2: Phi at the midpoints -.5 and 1.5."""
     found = rates(np.array([[0.2]]), np.eye(1), np.array([[-1.0], [0.0], [3.0]]), 5 * np.eye(1))[0]

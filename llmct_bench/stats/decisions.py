@@ -15,17 +15,19 @@ _CHUNK = 500_000  # comparisons at a time
 
 
 def decision_rates(
-    means: ArrayLike, covariance: ArrayLike, centroids: ArrayLike, precision: ArrayLike, points: int = 8
+    means: ArrayLike, covariance: ArrayLike, centroids: ArrayLike, precision: ArrayLike, points: int = 0
 ) -> Floats:
     """Share of draws from N(mean, covariance) that lie nearest to each centroid, in the metric of ``precision``.
 
     ``means`` (B, C, d), ``covariance`` and ``precision`` (B, d, d), ``centroids`` (B, K, d) -> (B, C, K).
     Comparing distances compares linear functions of the draw, so that along one direction of the noise each centroid
     wins on an interval: that direction (the first) is integrated exactly, the others on ``points`` (a power of 2) of a
-    scrambled Sobol sequence. The result is a smooth function of all arguments, which counted decisions are not.
+    scrambled Sobol sequence, by default on the 2 (d - 1) points of the spherical rule of degree 3 (Stroud & Secrest
+    1963, doi:10.1090/S0025-5718-1963-0161473-0): a handful of quasi-random points has a mean of its own, which would
+    lean all decisions. The result is a smooth function of all arguments, which counted decisions are not.
     """
     mu, c, k, p = (np.asarray(x, dtype=np.float64) for x in (means, covariance, centroids, precision))
-    step = max(_CHUNK // (mu.shape[1] * points * k.shape[1] ** 2), 1)
+    step = max(_CHUNK // (mu.shape[1] * max(points, 2 * mu.shape[2]) * k.shape[1] ** 2), 1)
     parts = [slice(at, at + step) for at in range(0, len(mu), step)]
     return np.concatenate([_rates(mu[s], c[s], k[s], p[s], points) for s in parts])
 
@@ -61,5 +63,10 @@ def _rates(means: Floats, covariance: Floats, centroids: Floats, precision: Floa
 
 @cache
 def _normal(points: int, dims: int) -> Floats:
+    """Points (n, dims) whose average stands for that of a standard normal vector."""
+    if dims == 0:
+        return np.zeros((1, 0))
+    if points == 0:
+        return np.sqrt(dims) * np.concatenate([np.eye(dims), -np.eye(dims)])
     sequence = qmc.Sobol(dims, seed=0).random(points)
     return np.asarray(ndtri(np.clip(sequence, 1e-9, 1 - 1e-9)))
