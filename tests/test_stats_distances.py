@@ -177,3 +177,14 @@ def test_rows_without_two_clusters_are_nan_among_others():
     found = crossnobis(x, np.eye(4), [[0, 3, 0], [1, 2, 0], [0, 0, 0]])
     assert np.isnan(found).tolist() == [True, False, True]
     assert found[1] == pytest.approx(crossnobis(x[:2], np.eye(4)))
+
+
+def test_every_precision_of_a_stack_has_its_own_rank() -> None:
+    """A stack of a singular and a regular precision gives what each of them gives alone."""
+    rng = np.random.default_rng(3)
+    x, weights = rng.normal(size=(9, 3, 4)), rng.integers(1, 3, (2, 9)).astype(float)
+    stack = np.stack([np.diag([1.0, 2.0, 3.0, 0.0]), np.eye(4)])
+    together = crossnobis(x, stack, weights)
+    alone = [crossnobis(x, s, w) for s, w in zip(stack, weights, strict=True)]
+    np.testing.assert_allclose(together, alone, rtol=1e-12)
+    np.testing.assert_allclose(alone[0], crossnobis(x[..., :3], np.diag([1.0, 2.0, 3.0]), weights[0]), rtol=1e-12)

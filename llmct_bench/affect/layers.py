@@ -109,7 +109,7 @@ class Separable:
         covariance = (w @ (count @ square)) / np.maximum(size, 1.0)[:, None]
         precision = np.linalg.pinv(covariance.reshape(-1, p.shape[1], p.shape[1]), rcond=1e-4, hermitian=True)
         # the inverse of an estimated covariance is too large on average (Hartlap et al. 2007)
-        rank = int(np.linalg.matrix_rank(precision[0], hermitian=True))
+        rank = np.linalg.matrix_rank(precision, rtol=1e-8, hermitian=True)
         return crossnobis(self.class_means(p), precision, w) * np.maximum(size - rank - 1, 0.0) / np.maximum(size, 1.0)
 
     def jackknife(self, p: Floats) -> tuple[Interval, Floats]:

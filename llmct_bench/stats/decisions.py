@@ -67,6 +67,6 @@ def _normal(points: int, dims: int) -> Floats:
     if dims == 0:
         return np.zeros((1, 0))
     if points == 0:
-        return np.sqrt(dims) * np.concatenate([np.eye(dims), -np.eye(dims)])
+        return np.asarray(np.sqrt(dims) * np.concatenate([np.eye(dims), -np.eye(dims)]))
     sequence = qmc.Sobol(dims, seed=0).random(points)
     return np.asarray(ndtri(np.clip(sequence, 1e-9, 1 - 1e-9)))

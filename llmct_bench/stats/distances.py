@@ -28,7 +28,7 @@ def crossnobis(class_means: ArrayLike, precision: ArrayLike, weights: ArrayLike 
     w = np.ones((1, m)) if weights is None else np.atleast_2d(np.asarray(weights, dtype=np.float64))
     if w.shape[1] != m:
         raise ValueError(f"{w.shape[1]} weights for {m} clusters")
-    rank = max(int(np.linalg.matrix_rank(s.reshape(-1, *s.shape[-2:])[0], hermitian=True)), 1)
+    rank = np.maximum(np.linalg.matrix_rank(s, rtol=1e-8, hermitian=True), 1)
     # sum over ordered pairs e != f of (x_e - x_f)^T S (y_e - y_f) = 2k sum_e x_e S y_e - 2 (sum_e x_e) S (sum_f y_f)
     centred = x - x.mean(axis=1, keepdims=True)
     total = np.tensordot(w, centred, 1)
