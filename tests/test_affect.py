@@ -12,7 +12,7 @@ from scipy.linalg import hadamard
 from scipy.stats import ortho_group
 
 from llmct_bench.adapters import Point
-from llmct_bench.affect import AffectFit, Scores, fit_affect, fit_metric, load_fit, score, separable
+from llmct_bench.affect import AffectFit, Scores, fit_affect, fit_metric, load_fit, n_nuisance, score, separable
 from llmct_bench.affect.layers import choose_layer
 from llmct_bench.emotions import NAMES, NEUTRAL
 from llmct_bench.errors import ModelError
@@ -388,3 +388,20 @@ def test_a_single_held_out_topic_leaves_no_version_of_the_unit() -> None:
     fit = fit_affect(replace(reference, array=reference.array[keep], last=reference.last[keep], index=index))
     assert set(fit.versions.strata) <= set(range(12))
     assert len(fit.versions.strata) > 12
+
+
+@pytest.mark.parametrize(
+    ("variances", "removed"),
+    [
+        ([81, 81, 31, 31, 31, *[1.25] * 35], 5),  # two rogue dimensions hold half of it: the topics go all the same
+        ([729, 729, 31, 31, 31, *[1.25] * 35], 5),  # however large the rogue dimensions are
+        ([31, 31, 31, *[1.25] * 37], 3),
+        ([1.0] * 41, 21),  # nothing dominates: half of the variance is half of the components
+        ([5.0], 1),
+        ([6.0, 5.0, 0.0, 0.0], 2),  # nothing is left of it
+    ],
+)
+def test_how_many_components_are_nuisance(variances: list[float], removed: int) -> None:
+    """Half of the variance, and what alone holds a fifth of the rest; the unit does not matter."""
+    for unit in (1.0, 1e-6, 1e6):
+        assert n_nuisance(unit * np.array(variances)) == removed
