@@ -5,7 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +16,9 @@ from llmct_bench.leaderboards.cliques import Cliques, letters, tie_cliques
 from llmct_bench.results import ResultCard, labels
 from llmct_bench.stats import MIN_CLUSTERS, holm, rank_intervals, split_half
 from llmct_bench.traits import ESTIMANDS, Estimand, TraitEstimate
+
+if TYPE_CHECKING:
+    from llmct_bench.leaderboards.content import Page
 
 #: A trait that orders the models less reliably than this is not ranked; a correlation over fewer models than that
 #: would say little.
@@ -60,6 +65,13 @@ class Leaderboard:
     title: str = "Leaderboard"
     note: str = ""
 
+    @cached_property
+    def page(self) -> Page:
+        """What its pages show, made once for both."""
+        from llmct_bench.leaderboards.content import page
+
+        return page(self)
+
     def to_markdown(self) -> str:
         """The leaderboard as Markdown, figures linked as ``figures/NAME.svg``."""
         from llmct_bench.leaderboards.markdown import to_markdown
@@ -72,7 +84,7 @@ class Leaderboard:
         from llmct_bench.leaderboards.html import to_html
 
         with tempfile.TemporaryDirectory() as folder:
-            return to_html(self, draw_all(self, Path(folder)))
+            return to_html(self, draw_all(self, Path(folder), [".svg"]))
 
     def write(self, folder: Path) -> list[Path]:
         """Write ``leaderboard.md``, ``leaderboard.html`` and ``figures/*.{svg,png}``. The same results give the same

@@ -7,11 +7,12 @@ from string import ascii_lowercase
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats as sps
+from scipy.special import stdtr
 
 from llmct_bench.stats import MIN_CLUSTERS, holm
 
 Cliques = tuple[tuple[int, ...], ...]
+_PAIRS = 4096  # whose differences are held at a time
 
 
 def tie_cliques(per_cluster: ArrayLike, further: ArrayLike | None = None, level: float = 0.05) -> Cliques:
@@ -38,21 +39,40 @@ def paired_p(per_cluster: ArrayLike, further: ArrayLike | None = None) -> NDArra
     """
     x = np.asarray(per_cluster, dtype=np.float64)
     n, clusters = x.shape
-    p = np.full((n, n), np.nan)
+    first, second = above = np.triu_indices(n, 1)
+    mean, variance = _differences(x, first, second)
     besides = np.zeros(n) if further is None else np.asarray(further, dtype=np.float64) ** 2
-    for i in range(n - 1):
-        gap = x[i] - x[i + 1 :]
-        mean, se = gap.mean(axis=1), gap.std(axis=1, ddof=1) / np.sqrt(clusters)
-        se = np.sqrt(se**2 + besides[i] + besides[i + 1 :])
-        rounding = 1e-12 * np.abs(x[i] + x[i + 1 :]).mean(axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            t = np.where(se > rounding, np.abs(mean) / se, np.where(np.abs(mean) > rounding, np.inf, 0.0))
-        found = 2 * sps.t.sf(t, clusters - 1)
-        p[i, i + 1 :] = np.where(np.isfinite(mean), found, np.nan)
-    above = np.triu_indices(n, 1)
+    se = np.sqrt(variance / clusters + besides[first] + besides[second])
+    size = np.abs(x).mean(axis=1)
+    rounding = 1e-12 * (size[first] + size[second])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(se > rounding, np.abs(mean) / se, np.where(np.abs(mean) > rounding, np.inf, 0.0))
+    p = np.where(np.isfinite(mean), 2 * stdtr(clusters - 1, -t), np.nan)
     adjusted = np.ones((n, n))
-    adjusted[above] = np.nan_to_num(holm(p[above]), nan=1.0)
+    adjusted[above] = np.nan_to_num(holm(p), nan=1.0)
     return np.minimum(adjusted, adjusted.T)
+
+
+def _differences(
+    x: NDArray[np.float64], first: NDArray[np.intp], second: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and variance over clusters of the differences of pairs of rows: from the rows' covariances, and where those
+    cancel nearly, from the differences themselves."""
+    means = x.mean(axis=1)
+    mean = means[first] - means[second]
+    centred = x - means[:, None]
+    common = centred[np.isfinite(means)].mean(axis=0) if np.isfinite(means).any() else 0.0
+    centred = centred - common  # cancels in every pair
+    covariance = centred @ centred.T / (x.shape[1] - 1)
+    own = np.diag(covariance)
+    both = own[first] + own[second]
+    variance = both - 2 * covariance[first, second]
+    close = np.flatnonzero(variance < 1e-4 * both)
+    for at in range(0, len(close), _PAIRS):
+        some = close[at : at + _PAIRS]
+        gap = x[first[some]] - x[second[some]]
+        mean[some], variance[some] = gap.mean(axis=1), gap.var(axis=1, ddof=1)
+    return mean, variance
 
 
 def cover(tied: NDArray[np.bool_]) -> Cliques:
@@ -65,22 +85,29 @@ def cover(tied: NDArray[np.bool_]) -> Cliques:
     widest first, which then takes in whatever it can.
     """
     n = len(tied)
-    tied = tied & ~np.eye(n, dtype=bool)
-    left = np.triu(tied)
+    ties = [_bits(row) & ~(1 << i) for i, row in enumerate(tied)]
+    left = [own >> (i + 1) << (i + 1) for i, own in enumerate(ties)]
     found = []
     for i in range(n):
-        while left[i].any():
-            j = int(np.flatnonzero(left[i])[-1])
-            clique, candidates = [i, j], tied[i] & tied[j]
-            while candidates.any():
-                k = int(np.argmax(candidates))
+        while left[i]:
+            j = left[i].bit_length() - 1
+            clique, candidates = [i, j], ties[i] & ties[j]
+            while candidates:
+                k = (candidates & -candidates).bit_length() - 1
                 clique.append(k)
-                candidates &= tied[k]
-            left[np.ix_(clique, clique)] = False
+                candidates &= ties[k]
+            others = ~sum(1 << k for k in clique)
+            for k in clique:
+                left[k] &= others
             found.append(tuple(sorted(clique)))
-        if not tied[i].any():
+        if not ties[i]:
             found.append((i,))
     return tuple(sorted(found))
+
+
+def _bits(row: NDArray[np.bool_]) -> int:
+    """A row of flags as one number whose bit k is flag k: sets of models that are cheap to intersect."""
+    return int.from_bytes(np.packbits(row, bitorder="little").tobytes(), "little")
 
 
 def letters(cliques: Sequence[Sequence[int]], n: int) -> tuple[str, ...]:

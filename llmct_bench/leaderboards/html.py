@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmct_bench.leaderboards.content import Page, page
+from llmct_bench.leaderboards.content import Page
 from llmct_bench.leaderboards.strip import Axis, axis_of, head, strip
 from llmct_bench.leaderboards.tables import DASH, Cell, Column, Fact, Line, Table
 
@@ -40,7 +40,7 @@ def to_html(board: Leaderboard, figures: Iterable[Path] = ()) -> str:
 
     drawn = {p.stem: p for p in figures if p.suffix == ".svg"}
     captions = {name: caption for name, caption in available(board) if name in drawn}
-    return page_html(page(board), captions, drawn, _FILTER)
+    return page_html(board.page, captions, drawn, _FILTER)
 
 
 def page_html(shown: Page, captions: Mapping[str, str], drawn: Mapping[str, Path], search: str = "") -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from llmct_bench.leaderboards.content import Page, page
+from llmct_bench.leaderboards.content import Page
 from llmct_bench.leaderboards.tables import Cell, Column, Fact, Table
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def to_markdown(board: Leaderboard) -> str:
     """The whole page."""
     from llmct_bench.leaderboards.figures import available
 
-    return page_markdown(page(board), dict(available(board)))
+    return page_markdown(board.page, dict(available(board)))
 
 
 def page_markdown(shown: Page, captions: Mapping[str, str]) -> str:

@@ -1,19 +1,19 @@
 """Figures of the leaderboard (seaborn on matplotlib), drawn the same way from the same results.
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; models also differ by marker and order. No
-figure shows more than `MOST` models: of more, it shows so many at even distances in its order, and says so.
+figure shows more than `MOST` models: of more, it shows `SOME` at even distances in its order, and says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from llmct_bench.leaderboards.figures.common import MOST
+from llmct_bench.leaderboards.figures.common import MOST, SOME
 from llmct_bench.leaderboards.figures.controls import controls, zero_emotion
 from llmct_bench.leaderboards.figures.curves import layer_profile, profiled, retention_curves, with_curves
 from llmct_bench.leaderboards.figures.panels import forest, ranked_models, ranks, told_apart
@@ -21,6 +21,7 @@ from llmct_bench.leaderboards.figures.plane import circumplex_plane, resting
 from llmct_bench.leaderboards.figures.shocks import responded, shock_responses
 from llmct_bench.leaderboards.figures.tuning import tuning, tuning_pairs
 from llmct_bench.plotting import drawing, save
+from llmct_bench.results import labels
 
 if TYPE_CHECKING:
     from llmct_bench.leaderboards.board import Leaderboard
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure: its caption, what of the results it would show (nothing: it is not drawn), and how it is drawn."""
+    """A figure: its caption, what of the results it would show (nothing: it is not drawn), how it is drawn, and of how
+    many it shows all."""
 
     caption: str
     subjects: Callable[[Leaderboard], Sized]
     draw: Callable[[Leaderboard], Figure]
+    most: int = MOST
 
 
 FIGURES: dict[str, Drawing] = {
@@ -47,7 +50,7 @@ FIGURES: dict[str, Drawing] = {
     ),
     "shock": Drawing("Response to the same shock by context", responded, shock_responses),
     "retention": Drawing("Retention of an opening's mood", with_curves, retention_curves),
-    "tuning": Drawing("From base model to tuned model", tuning_pairs, tuning),
+    "tuning": Drawing("From base model to tuned model", tuning_pairs, tuning, SOME),
 }
 
 
@@ -56,13 +59,14 @@ def available(board: Leaderboard) -> Iterator[tuple[str, str]]:
     for name, figure in FIGURES.items():
         n = len(figure.subjects(board))
         if n:
-            yield name, figure.caption + (f" ({MOST} of {n}, evenly spaced)" if n > MOST else "")
+            yield name, figure.caption + (f" ({SOME} of {n}, evenly spaced)" if n > figure.most else "")
 
 
-def draw_all(board: Leaderboard, folder: Path) -> list[Path]:
-    """Draw every figure that the results allow, as SVG and PNG. Raises ResultError when the disk refuses."""
+def draw_all(board: Leaderboard, folder: Path, kinds: Sequence[str] = (".svg", ".png")) -> list[Path]:
+    """Draw every figure that the results allow, as SVG and PNG or as one of them. Raises ResultError when the disk
+    refuses."""
     written = []
-    with drawing(folder):
+    with drawing(folder, labels(board.results).values()):
         for name, _ in available(board):
-            written += save(FIGURES[name].draw(board), folder, name)
+            written += save(FIGURES[name].draw(board), folder, name, kinds)
     return written

@@ -4,39 +4,57 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from llmct_bench.plotting import INK
+from llmct_bench.plotting import INK, characters, tighten
 
 if TYPE_CHECKING:
     from llmct_bench.leaderboards.board import Leaderboard, Row, TraitTable
 
 T = TypeVar("T")
-#: More models than this are no figure but a table.
-MOST = 32
+Interval = tuple[float, float, float]
+#: More models than `MOST` are no figure but a table: of them, `SOME` are drawn.
+MOST, SOME = 32, 16
 MARKERS = "osD^vP*Xhd<>p8"
 
 
-def thinned(items: Sequence[T]) -> list[T]:
-    """At most `MOST` of them, the first and the last included, at even distances."""
+def thinned(items: Sequence[T], most: int = MOST) -> list[T]:
+    """All of them, or of more than ``most`` `SOME`, the first and the last included, at even distances."""
     n = len(items)
-    return list(items) if n <= MOST else [items[round(i * (n - 1) / (MOST - 1))] for i in range(MOST)]
+    return list(items) if n <= most else [items[round(i * (n - 1) / (SOME - 1))] for i in range(SOME)]
 
 
 def short(name: str, most: int = 28) -> str:
-    """A name as plain text for matplotlib: cut to a readable length, no formula, never hidden from a legend."""
-    cut = name if len(name) <= most else name[: most - 1] + "…"
-    cut = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut)
-    return cut.replace("$", r"\$").replace("_", "\u2009_", 1) if cut.startswith("_") else cut.replace("$", r"\$")
+    """A name as plain text for matplotlib: cut in its middle to a readable length, as names that begin alike often end
+    differently; no formula, never hidden from a legend."""
+    shown = characters(" ".join(name.split()) or name)
+    if sum(map(len, shown)) > most:
+        head, tail = _fitting(shown, most // 3), _fitting(shown[::-1], most - 1 - most // 3)
+        shown = [*head, "…", *tail[::-1]]
+    text = "".join(shown)
+    return "\u2009" + text if text.startswith("_") else text
+
+
+def _fitting(parts: Sequence[str], room: int) -> list[str]:
+    """The first parts, as many as have room."""
+    ends = accumulate(map(len, parts))
+    return [part for part, end in zip(parts, ends, strict=True) if end <= room]
 
 
 def ranked_tables(board: Leaderboard) -> list[TraitTable]:
     """The tables that rank a model."""
     return [t for t in board.tables if any(r.rank is not None for r in t.rows)]
+
+
+def titles(tables: Sequence[TraitTable]) -> list[str]:
+    """What the panels of tables are called: by the trait, with its suite where a trait was measured on several."""
+    names = [t.estimand.title for t in tables]
+    return [f"{n}\n{short(t.suite)}" if names.count(n) > 1 else n for n, t in zip(names, tables, strict=True)]
 
 
 def rows_of(board: Leaderboard, trait: str) -> list[Row]:
@@ -53,6 +71,8 @@ def panels(n: int, columns: int, width: float, height: float, **shared: Any) -> 
     )
     for ax in axes.flat[n:]:
         ax.set_visible(False)
+    for ax in axes.flat:
+        ax.yaxis.set_label_coords(0, 0.5)  # no axis here has a label; without a place one is sought in every drawing
     return figure, list(axes.flat[:n])
 
 
@@ -64,7 +84,7 @@ def legend_below(figure: Figure, columns: int = 4) -> None:
         found.update(zip(labels, handles, strict=True))
     place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}
     figure.legend(found.values(), found.keys(), ncols=columns, frameon=False, **place)
-    figure.tight_layout()
+    tighten(figure)
 
 
 def finish(ax: Any, x: str, y: str, title: str) -> None:
@@ -88,10 +108,11 @@ def lines(ax: Any, rows: list[Row], style: str = "-") -> Iterator[tuple[Row, Any
         yield row, colour, line
 
 
-def interval(ax: Any, low: float, high: float, y: float, estimate: float, colour: str = INK) -> None:
-    """A horizontal interval; an endless one ends far outside of the axes."""
-    ends = [min(max(v, estimate - 1e6), estimate + 1e6) for v in (low, high)]
-    ax.plot(ends, [y, y], color=colour, lw=2, solid_capstyle="butt", zorder=2)
+def intervals(ax: Any, y: Sequence[float], estimates: Sequence[Interval], colour: str = INK) -> None:
+    """Horizontal intervals (low, high, estimate) at heights ``y``; an endless one ends far outside of the axes."""
+    ends = [[min(max(v, middle - 1e6), middle + 1e6) for v in (low, high)] for low, high, middle in estimates]
+    if ends:
+        ax.hlines(y, *zip(*ends, strict=True), colors=colour, lw=2, zorder=2)
 
 
 def colours(n: int) -> list[Any]:

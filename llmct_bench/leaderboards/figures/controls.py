@@ -9,7 +9,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from llmct_bench.plotting import EMOTION_COLOURS, INK, INVALID
+from llmct_bench.plotting import EMOTION_COLOURS, INK, INVALID, tighten
 from llmct_bench.results import ResultCard
 
 if TYPE_CHECKING:
@@ -61,5 +61,5 @@ def controls(board: Leaderboard) -> Figure:
     sns.despine(ax=right, left=True, bottom=True)
     right.grid(False)
     figure.suptitle("A model with no emotion at all (phantom/zero-emotion)", fontsize=13)
-    figure.tight_layout(w_pad=2)
+    tighten(figure, w_pad=2)
     return figure

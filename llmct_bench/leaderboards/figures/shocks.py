@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from llmct_bench.leaderboards.figures.common import interval, legend_below, rows_of, short, thinned
+from llmct_bench.leaderboards.figures.common import intervals, legend_below, rows_of, short, thinned
 from llmct_bench.plotting import EMOTION_COLOURS
 
 if TYPE_CHECKING:
@@ -34,15 +34,13 @@ def shock_responses(board: Leaderboard) -> Figure:
     rows = thinned(responded(board))
     figure, ax = plt.subplots(figsize=(8.2, 0.5 * len(rows) + 1.4))
     ax.axvline(0, color="black", lw=1, ls=":")
-    for y, row in enumerate(rows):
-        for k, (context, (colour, marker)) in enumerate(_CONTEXTS.items()):
-            found = row.estimate.details["responses"].get(context)
-            if found is None or None in found:
-                continue
-            value, low, high = map(float, found)
-            at = y + 0.17 * (k - 1.5)
-            interval(ax, low, high, at, value, colour)
-            ax.plot(value, at, marker, color=colour, ms=5, ls="", zorder=3, label=f"after {context} contexts")
+    for k, (context, (colour, marker)) in enumerate(_CONTEXTS.items()):
+        found = [(y + 0.17 * (k - 1.5), r.estimate.details["responses"].get(context)) for y, r in enumerate(rows)]
+        known = [(y, *map(float, response)) for y, response in found if response is not None and None not in response]
+        at, values = [y for y, *_ in known], [value for _, value, *_ in known]
+        intervals(ax, at, [(low, high, value) for _, value, low, high in known], colour)
+        if known:
+            ax.plot(values, at, marker, color=colour, ms=5, ls="", zorder=3, label=f"after {context} contexts")
     ax.set_yticks(range(len(rows)), [short(r.model) for r in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set(xlabel="response to the shock, user's slot (neutral SD)", title="Does a calm conversation soften a shock?")
