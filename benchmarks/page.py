@@ -77,6 +77,7 @@ class Run:
         self.peers: dict[str, Facts] = {f["peer"]: f for f in found if "peer" in f}
         self.memory: Facts = next((f for f in found if "memory" in f), {})
         self.statistics: Facts = next((f for f in found if "statistics" in f), {})
+        self.leaderboard: Facts = next((f for f in found if "leaderboard" in f), {})
         #: the same workloads on another model
         self.large: Run | None = None
 
@@ -118,6 +119,12 @@ class Run:
     def resampling_seconds(self) -> float | None:
         """Seconds of ours."""
         return median(self.statistics["seconds"]["ours"]) if self.statistics else None
+
+    def leaderboard_seconds(self) -> float | None:
+        """Seconds from results in memory to both pages, without their figures."""
+        if not self.leaderboard:
+            return None
+        return sum(median(self.leaderboard["seconds"][job]) for job in ("ranks, ties, tables", "pages"))
 
     def resampling(self, job: str) -> float | None:
         """How many times as long another way of resampling takes."""
@@ -195,6 +202,8 @@ def _bars_machine(run: Run) -> list[Bar]:
             300,
             run.resampling("scipy, items"),
         ),
+        Bar("leaderboard", "500 models × 12 traits, estimates to pages, seconds", "≤", 5, run.leaderboard_seconds()),
+        Bar("leaderboard", "its HTML without figures, MB", "≤", 3, run.leaderboard.get("megabytes", {}).get("html")),
     ]
 
 
@@ -224,6 +233,8 @@ def page(run: Run) -> str:
         _memory(run),
         "## Resampling",
         _statistics(run),
+        "## Leaderboards of many models",
+        _leaderboard(run),
         *(_large(run.large) if run.large else []),
     ]
     return "\n\n".join(p for p in parts if p) + "\n"
@@ -381,6 +392,18 @@ def _statistics(run: Run) -> str:
         "The others ran on a sample, scaled up; scipy knows no clusters, so on items its test is another one."
     )
     return text + "\n\n" + _table(["variant", "time / ours", "range over rounds"], rows)
+
+
+def _leaderboard(run: Run) -> str:
+    if not run.leaderboard:
+        return "Not measured."
+    size, seconds = run.leaderboard["leaderboard"], run.leaderboard["seconds"]
+    rows = [[job, f"{median(t):.2f}", f"{min(t):.2f} – {max(t):.2f}"] for job, t in seconds.items()]
+    text = (
+        f"{size['models']} models × {size['traits']} ranked traits over {size['scenarios']} scenarios, one core. "
+        "Rank intervals and ties compare all pairs of models; figures of so many models show a selection."
+    )
+    return text + "\n\n" + _table(["step", "seconds", "range over rounds"], rows)
 
 
 def _large(run: Run) -> list[str]:
