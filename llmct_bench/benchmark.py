@@ -292,7 +292,8 @@ def run(
     session: Session | None = None,
     on_failure: Callable[[str, LlmctError], None] | None = None,
 ) -> Leaderboard:
-    """The whole job, resumable: measure every model on every suite, then write ``output/reports``.
+    """The whole job, resumable: measure every model on every suite, then write ``output/reports`` with all results that
+    lie in ``output``, those of earlier runs too: what a folder shows does not hang on which command wrote it last.
 
     ``models`` default to the phantom panel, ``suites`` to `DEFAULT_SUITES`; ``limit`` cuts every trait suite to so many
     scenarios; ``session`` sets the token budget and who is told about progress. Results lie under
@@ -307,17 +308,17 @@ def run(
         raise SuiteError(f"one reference suite at a time, not {', '.join(references)}")
     folder = Path(output)
     store, session = ResultStore(folder / "results"), session or Session()
-    results: list[ResultCard] = []
+    measured: list[ResultCard] = []
     failures: list[LlmctError] = []
     for card in cards:
         try:
-            results += evaluate(load(card, options), chosen, store=store, existing=existing, session=session)
+            measured += evaluate(load(card, options), chosen, store=store, existing=existing, session=session)
         except LlmctError as error:
             failures.append(error)
             if on_failure is not None:
                 on_failure(card.name, error)
-    board = leaderboard(comparable(results, store))
-    if results:
+    board = leaderboard(load_results(folder) if measured else [])
+    if measured:
         board.write(folder / "reports")
     if failures and on_failure is None:
         raise failures[0]

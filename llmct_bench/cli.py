@@ -72,7 +72,10 @@ def run(
     allow_pickle: Pickle = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure models on suites and write the leaderboard. Resumable: what is stored is not measured again."""
+    """Measure models on suites and write the leaderboard of all results in --output.
+
+    Resumable: what is stored is not measured again.
+    """
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     from llmct_bench.benchmark import PRESETS, Session
@@ -105,7 +108,9 @@ def run(
         print(json.dumps(_board_json(board), allow_nan=False))
     elif board.results:
         _print_board(board)
-        print(f"\nleaderboard: {output / 'reports' / 'leaderboard.md'}")
+        print()
+        for name in ("leaderboard.html", "leaderboard.md"):
+            print(f"leaderboard: {output / 'reports' / name}")
     if failed:
         raise typer.Exit(1)
 

@@ -3,6 +3,7 @@ against the results."""
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from llmct_bench.traits import raw_summary, unavailable
 TOLERANCE = 1e-9
 #: Below this (in the units of the traits, which are of the order 1) numbers are zero.
 _ZERO = 1e-12
+_FIT = "fit.safetensors"
 #: What a card whose fields hold anything else than they should makes of a computation.
 _MALFORMED = (ResultError, AttributeError, IndexError, KeyError, TypeError, ValueError)
 
@@ -41,10 +43,10 @@ def verify(
     """All that is wrong with the results of ``output`` and with the leaderboard in ``reports`` (None: no look at it).
 
     Every card must be readable and lie in its own place; every file must have its stored checksum; counts, traits and
-    raw numbers computed again from the stored scores must equal the stored ones to a relative 1e-9; the leaderboard
-    made again (with ``title`` and ``note``) must equal the one that lies there byte for byte. What no score tells
-    (provenance, certificate, planted values) is held against its checksum only. Raises ResultError where there are no
-    results.
+    raw numbers computed again from the stored scores must equal the stored ones to a relative 1e-9; the certificate and
+    the fit that a card names must lie beside it and be the ones that it tells of; the leaderboard made again (with
+    ``title`` and ``note``) must equal the one that lies there byte for byte. What no other file tells (provenance,
+    planted values) is held against its checksum only. Raises ResultError where there are no results.
     """
     store = result_store(output)
     places = store.places()
@@ -66,6 +68,11 @@ def verify(
             findings.append(Finding(place, f"the result in it belongs into {home}"))
         elif not broken.keys() & {"scores.parquet", "versions.safetensors"}:
             findings += [Finding(place / "card.json", problem) for problem in _recomputed(card, store)]
+    named = {f.place for f in findings}
+    for card in cards:
+        origins = _origins(card, store)
+        findings += [f for f in dict.fromkeys(origins) if f.place not in named]
+        named |= {f.place for f in origins if f.place.name == _FIT}  # all cards of a model hang on one
     if reports is not None:
         findings += _pages(cards, store, Path(reports), title, note)
     return findings
@@ -92,6 +99,45 @@ def _recomputed(card: ResultCard, store: ResultStore) -> Iterator[str]:
         if differences:
             more = f" (and {len(differences) - 1} more numbers)" if len(differences) > 1 else ""
             yield f"{differences[0]}{more}"
+
+
+def _origins(card: ResultCard, store: ResultStore) -> list[Finding]:
+    """What is wrong with the certificate and the fit that a card tells of."""
+    try:
+        return [*_certificate(card, store), *_axes(card, store)]
+    except _MALFORMED as error:
+        place = store.place(str(card.model["name"]), card.commit, card.suite)
+        return [Finding(place / "card.json", f"tells of no certificate or fit: {_one_line(error)}")]
+
+
+def _certificate(card: ResultCard, store: ResultStore) -> Iterator[Finding]:
+    """Whether the certificate that a card holds is on file for its model."""
+    folder = store.place(str(card.model["name"]), card.commit, card.suite).parent
+    key = str(card.certificate.get("key"))
+    path = folder / f"certificate-{key}.json"
+    found = store.certificate(str(card.model["name"]), card.commit, key)
+    if found is None:
+        yield Finding(path, f"is missing or broken; {card.suite} was measured under it")
+    elif found.to_json() != card.certificate:
+        yield Finding(path, f"is not the certificate that the card of {card.suite} holds")
+
+
+def _axes(card: ResultCard, store: ResultStore) -> Iterator[Finding]:
+    """Whether the fit that a card was scored on lies with the result of its reference."""
+    name, reference = str(card.model["name"]), str(card.fit.get("reference"))
+    home, own = store.place(name, card.commit, reference), store.place(name, card.commit, card.suite) / "card.json"
+    fit = store.fit(name, card.commit, reference)
+    if fit is None:
+        yield Finding(home / _FIT, f"is missing or broken; {card.suite} was scored on it")
+        return
+    try:
+        version = store.card(home).suite_hash
+    except (OSError, ResultError):
+        return  # is found by itself
+    if version != card.fit.get("reference_hash"):
+        yield Finding(own, f"was scored on another version of {reference} than the one in {home}")
+    elif json.loads(json.dumps(fit.layer.to_json())) != card.fit.get("layer"):
+        yield Finding(own, f"was scored on another fit than the one in {home}")
 
 
 def _differences(stored: Any, found: Any, name: str) -> Iterator[str]:

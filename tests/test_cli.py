@@ -178,7 +178,9 @@ def test_run_writes_the_leaderboard(measured: tuple[Path, CompletedProcess[str]]
         assert len(list(folder.glob(f"{place}/reference@*/fit.safetensors"))) == 1
     assert list((folder / "reports" / "figures").glob("*.svg"))
     assert "Joy bias" in done.stdout
-    assert done.stdout.splitlines()[-1] == f"leaderboard: {folder / 'reports' / 'leaderboard.md'}"
+    pages = [folder / "reports" / f"leaderboard.{kind}" for kind in ("html", "md")]
+    assert done.stdout.splitlines()[-2:] == [f"leaderboard: {page}" for page in pages]
+    assert all(page.is_file() for page in pages)
     assert "100%" in done.stderr
 
 
@@ -186,7 +188,8 @@ def test_run_json_tells_the_stored_estimates(cli: Cli, output: Path) -> None:
     """Stdout is one strict JSON document with the estimates of the cards; the words go to stderr."""
     done = cli(*QUICK, output, "--json")
     assert done.code == 0
-    rows = {row["trait"]: row for table in done.json for row in table["rows"]}
+    rows = {row["trait"]: row for table in done.json for row in table["rows"] if row["model"] == "phantom/neutral"}
+    assert {row["model"] for table in done.json for row in table["rows"]} == {"phantom/neutral", "phantom/joyful"}
     stored = [json.loads(p.read_text("utf-8")) for p in output.glob("results/phantom--neutral/*/*/card.json")]
     wanted = {t["trait"]: t["estimate"] for c in stored for t in c["traits"]}
     assert {k: row["estimate"] for k, row in rows.items()} == wanted
@@ -199,7 +202,7 @@ def test_run_json_is_strict_without_numbers(cli: Cli, output: Path) -> None:
     arguments = ("--suites", "circumplex", "--limit", "3", "--output", output, "--json")
     done = cli("run", "--models", "phantom/neutral", *arguments)
     assert done.code == 0
-    rows = [row for table in done.json for row in table["rows"]]
+    rows = [row for table in done.json if table["suite"].endswith("~limit3") for row in table["rows"]]
     assert len(rows) == sum(e.design == "circumplex" for e in ESTIMANDS.values())
     for row in rows:
         assert (row["estimate"], row["rank"], row["valid"]) == (None, None, False)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from handmade import card, trait
+from matplotlib import font_manager
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.quiver import Quiver
 
 from llmct_bench.leaderboards import Leaderboard, leaderboard
 from llmct_bench.leaderboards.figures import FIGURES, available
-from llmct_bench.leaderboards.figures.common import MOST, SOME, thinned
+from llmct_bench.leaderboards.figures.common import MOST, SOME, rows_of, short, thinned
 from llmct_bench.leaderboards.figures.curves import retention_curves
+from llmct_bench.leaderboards.figures.distances import emotion_distances
 from llmct_bench.leaderboards.figures.panels import forest, ranks
 from llmct_bench.leaderboards.figures.shocks import shock_responses
 from llmct_bench.leaderboards.figures.tuning import tuning, tuning_pairs
-from llmct_bench.plotting import EMOTION_COLOURS
+from llmct_bench.plotting import EMOTION_COLOURS, characters, drawing
 from llmct_bench.results import ResultCard
 
 
@@ -123,6 +127,117 @@ def test_the_fitted_curve_is_the_exponential_of_the_half_life() -> None:
     invalid = replace(half, valid=False, reason="why")
     (ax,) = retention_curves(leaderboard([card("m", tail, invalid, **facts)])).axes
     assert not [a for a in ax.lines if len(a.get_xdata()) == 100]
+
+
+def arranged(name: str, squares: Any, valid: bool = True) -> ResultCard:
+    """A model whose emotions lie at given squared distances."""
+    details = {"emotions": ["joy", "anger", "sadness"][: len(squares)], "distances": squares}
+    facts: dict[str, Any] = {"suite": "circumplex@1.0.0", "design": "circumplex"}
+    reason = "" if valid else "why"
+    return card(name, trait("circumplex_geometry", details=details, valid=valid, reason=reason), **facts)
+
+
+def test_heat_maps_hold_the_distances_on_one_scale() -> None:
+    """The roots of the stored distances, negative ones as 0, the diagonal empty, emotions as labels, models by name;
+    one scale up to the largest. Models of which no distances are known are left out, invalid geometries are not."""
+    wide = [[0.0, 4.0, 9.0], [4.0, 0.0, 16.0], [9.0, 16.0, 0.0]]
+    near = [[0.0, 1.0, -0.3], [1.0, 0.0, 0.25], [-0.3, 0.25, 0.0]]
+    gone = [[0.0, None, 1.0], [None, 0.0, 1.0], [1.0, 1.0, 0.0]]
+    cards = [
+        arranged("z/near", near, valid=False),
+        arranged("a/wide", wide),
+        arranged("gone", gone),
+        card("m", trait()),
+    ]
+    board = leaderboard(cards)
+    assert "emotion-distances" in dict(available(board))
+    figure = emotion_distances(board)
+    images = [ax.images[0] for ax in figure.axes if ax.images]
+    assert [ax.get_title() for ax in figure.axes if ax.images] == ["a/wide", "z/near"]
+    for image, squares in zip(images, (wide, near), strict=True):
+        shown = np.ma.filled(image.get_array(), np.nan)
+        assert np.isnan(np.diag(shown)).all()
+        off = ~np.eye(3, dtype=bool)
+        np.testing.assert_allclose(shown[off], np.sqrt(np.maximum(np.array(squares)[off], 0.0)))
+        assert image.get_clim() == (0.0, 4.0)
+    first = figure.axes[0]
+    assert [t.get_text() for t in first.get_yticklabels()] == ["joy", "anger", "sadness"]
+    assert [t.get_text() for t in first.get_xticklabels()] == ["joy", "anger", "sadness"]
+    assert {t.get_text() for t in first.texts} == {"2.0", "3.0", "4.0"}
+    assert "emotion-distances" not in dict(available(leaderboard([*cards[2:], card("m", trait())])))
+
+
+def test_a_model_without_any_distance_is_drawn() -> None:
+    """All emotions in one place: no division by the largest distance."""
+    figure = emotion_distances(leaderboard([arranged("flat", [[0.0, 0.0], [0.0, 0.0]])]))
+    assert figure.axes[0].images[0].get_clim() == (0.0, 1.0)
+
+
+def test_figures_show_the_suite_that_most_models_have() -> None:
+    """Not the one whose name is first: two models on the main suite, one of them in German too."""
+    facts: dict[str, Any] = {"design": "circumplex"}
+    main = [replace(arranged(n, [[0.0, 1.0], [1.0, 0.0]]), suite="circumplex@1.0.0") for n in "ab"]
+    german = card("c", main[0].traits[0], suite="circumplex-de@1.0.0", **facts)
+    assert [r.model for r in rows_of(leaderboard([*main, german]), "circumplex_geometry")] == ["a", "b"]
+
+
+# --- names ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plain_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with the fonts of matplotlib only."""
+    own = [f for f in font_manager.fontManager.ttflist if "matplotlib" in f.fname]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
+
+
+NAMES = ["千问/Qwen-中文", "กรุงเทพ/รุ่น", "🙂/модель", "a\\u4e2d", "a中", "x\u202ey", "$a$_b"]
+
+
+def test_names_without_glyphs_are_written_by_number(
+    plain_fonts: None, tmp_path: Path, recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No warning, no box: what the font lacks stands there by its number, and no two names look the same."""
+    leaderboard([card(n, trait(value=k)) for k, n in enumerate(NAMES)]).write(tmp_path)
+    assert not [w for w in recwarn if "lyph" in str(w.message)]
+    assert not caplog.records
+    with drawing(tmp_path, NAMES):
+        shown = [short(n, 200) for n in NAMES]
+    assert shown[0] == r"\u5343\u95ee/Qwen-\u4e2d\u6587"
+    assert shown[3:5] == [r"a\\u4e2d", r"a\u4e2d"]
+    assert shown[5] == r"x\u202ey"
+    assert len(set(shown)) == len(NAMES)
+
+
+def test_an_installed_font_is_used_for_what_the_own_one_lacks(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Thai letters where a font has them: as they are, and drawn without a warning."""
+    if not any("Thai" in f.name for f in font_manager.fontManager.ttflist):
+        pytest.skip("no font for Thai is installed")
+    with drawing(tmp_path, ["กรุงเทพ"]):
+        assert short("กรุงเทพ") == "กรุงเทพ"
+        assert short("中") == "中" or short("中") == r"\u4e2d"
+    with drawing(tmp_path):
+        assert short("ก") == r"\u0e01"
+    leaderboard([card("กรุงเทพ", trait()), card("b", trait())]).write(tmp_path)
+    assert not [w for w in recwarn if "lyph" in str(w.message)]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", ["organisation/model-7b-instruct-v0.1", "x" * 60, "中" * 40, "_hidden"])
+def test_long_names_keep_both_ends(name: str) -> None:
+    """Names that begin alike often end differently; no number is cut in two, and nothing is longer than asked."""
+    shown = short(name, 28)
+    assert len(shown.replace("\u2009", "")) <= 28
+    assert not shown.startswith("_")
+    if len(name) > 28:
+        head, tail = shown.split("…")
+        assert all(re.fullmatch(r"(\\u[0-9a-f]{4}|[^\\])*", part) for part in (head, tail))
+        assert "".join(characters(name)).startswith(head)
+        assert "".join(characters(name)).endswith(tail)
+        assert head
+        assert tail
 
 
 def tuned(name: str, base: str, value: float, **changes: Any) -> ResultCard:

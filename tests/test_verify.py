@@ -15,9 +15,11 @@ import pandas as pd
 import pytest
 from handmade import Cli, card, trait
 
+from llmct_bench.benchmark import run
 from llmct_bench.errors import ResultError
 from llmct_bench.results import ResultStore
 from llmct_bench.results.sums import broken_sums, write_sums
+from llmct_bench.suites import get_suite
 from llmct_bench.verify import verify
 
 pytest_plugins = ("stored_run",)
@@ -141,7 +143,9 @@ def test_nonsense_in_a_card_is_a_finding(value: Any, copied: Path) -> None:
     """Whatever lies in a field, and whoever made the checksums: a finding, never an error of the program."""
     place = shock(copied)
     for other in {*ResultStore(copied / "results").places()} - {place}:
-        shutil.rmtree(other)
+        if not other.name.startswith("reference@") or other.parent != place.parent:
+            shutil.rmtree(other)
+    assert verify(copied) == []
     before = (place / "card.json").read_text(encoding="utf-8")
     for name in ("model", "commit", "suite", "fit", "traits", "raw", "n_readouts", "design"):
         change_card(place, lambda c, name=name: c.update({name: value}))  # type: ignore[misc]
@@ -165,6 +169,73 @@ def test_lost_files_broken_cards_and_wrong_places_are_found(copied: Path) -> Non
     assert found.pop(str(moved)) == f"the result in it belongs into {places[3]}"
     assert found.pop(str(places[4] / "SHA256SUMS")) == "is no list of checksums"
     assert found == {}
+
+
+def certificate(place: Path) -> Path:
+    """The certificate of the model of a result."""
+    (path,) = place.parent.glob("certificate-*.json")
+    return path
+
+
+def test_a_lost_or_changed_certificate_is_found(copied: Path) -> None:
+    """The file that the cards of a model name: missing, with another error, of another subject."""
+    path = certificate(shock(copied))
+    text = path.read_text(encoding="utf-8")
+    data = json.loads(text)
+    path.unlink()
+    (finding,) = {str(f.place): f for f in verify(copied)}.values()
+    assert finding.place == path
+    assert "is missing or broken" in finding.problem
+    data["checks"][0]["error"] = 0.5 * (data["checks"][0]["error"] or 1.0)
+    path.write_text(json.dumps(data), encoding="utf-8")
+    problems = {f.problem for f in verify(copied)}
+    assert problems == {f"is not the certificate that the card of {p.name} holds" for p in path.parent.glob("*@*")}
+    path.write_text(text.replace('"dtype": "float32"', '"dtype": "bfloat16"'), encoding="utf-8")
+    assert all("is missing or broken" in f.problem for f in verify(copied))
+    path.write_text(text, encoding="utf-8")
+    assert verify(copied) == []
+
+
+def test_a_lost_or_foreign_fit_is_found(copied: Path) -> None:
+    """The fit must lie with the reference that the cards name, and be the one that they tell of."""
+    place = shock(copied)
+    (reference,) = place.parent.glob("reference@*")
+    (other,) = (p for p in copied.glob("results/*/*/reference@*") if p.parent != place.parent)
+    shutil.copy(other / "fit.safetensors", reference / "fit.safetensors")
+    assert next(str(f) for f in verify(copied)) == (
+        f"{reference / 'fit.safetensors'}: is not the file that was saved (sha256)"
+    )
+    seal(reference)
+    assert {f.place for f in verify(copied)} == {p / "card.json" for p in place.parent.glob("*@*")}
+    (reference / "fit.safetensors").unlink()
+    seal(reference)
+    (finding,) = verify(copied)
+    assert finding.place == reference / "fit.safetensors"
+    assert "was scored on it" in finding.problem
+    shutil.rmtree(reference)
+    assert [f.place for f in verify(copied)] == [reference / "fit.safetensors"]
+
+
+def test_a_reference_of_another_version_is_found(copied: Path) -> None:
+    """A card that names another content of the reference than the one that lies there."""
+    place = shock(copied)
+    change_card(place, lambda c: c["fit"].update(reference_hash="0" * 16))
+    seal(place)
+    (finding,) = verify(copied)
+    assert finding.place == place / "card.json"
+    assert "another version of reference@" in finding.problem
+
+
+def test_a_run_of_some_models_shows_all_results_of_its_folder(copied: Path, stored: Path) -> None:
+    """One of two models is run again, of which nothing is measured: the reports are those of both, to the byte, and
+    there is no finding."""
+    suites = [get_suite("reference"), get_suite("shock").limited(8), get_suite("circumplex").limited(4)]
+    shutil.rmtree(copied / "reports")
+    board = run(["phantom/neutral"], suites, copied)
+    assert {r.model["name"] for r in board.results} == {"phantom/neutral", "phantom/absorbing"}
+    assert verify(copied, copied / "reports") == []
+    for path in (stored / "reports").rglob("*.*"):
+        assert (copied / path.relative_to(stored)).read_bytes() == path.read_bytes()
 
 
 def test_changed_reports_are_found(copied: Path) -> None:

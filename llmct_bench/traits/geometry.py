@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import combinations, permutations
 from math import factorial
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from llmct_bench.affect import averages
 from llmct_bench.emotions import ALL_NAMES, BY_NAME, NAMES
-from llmct_bench.stats import Interval, cluster_t, jackknife_t, t_interval
+from llmct_bench.stats import Interval, cluster_t, crossnobis, jackknife_t, t_interval
 from llmct_bench.traits.estimand import Estimand, Measurement, TraitEstimate, complete, no_estimate, result
 
 NAME = "circumplex_geometry"
@@ -64,6 +64,7 @@ def estimate(m: Measurement) -> TraitEstimate:
             "p_both": p["both"],
             "permutations": p["permutations"],
             "emotions": list(cells.emotions),
+            "distances": distances(cells.by_emotion(means)).tolist(),
         },
         error.se * steep if error else 0.0,
     )
@@ -90,6 +91,24 @@ class Cells:
         """(n_scenarios, n_cells, n_scores)."""
         n, c = len(self.scenarios), len(self.owner)
         return np.asarray(averages(self.code, n * c) @ values[self.rows]).reshape(n, c, values.shape[1])
+
+    def by_emotion(self, means: Floats) -> Floats:
+        """(n_scenarios, n_emotions, the scores of the core emotions): `means` over intensities."""
+        own = [means[:, self.owner == e, : len(NAMES)].mean(axis=1) for e in range(len(self.emotions))]
+        return np.stack(own, axis=1)
+
+
+def distances(means: Floats) -> Floats:
+    """Crossnobis distances (n_emotions, n_emotions) between emotions from means (n_scenarios, n_emotions, n_scores),
+    with the noise of what emotions and scenarios do not explain; see `stats.crossnobis`."""
+    n, k, _ = means.shape
+    residual = means - means.mean(axis=1, keepdims=True)
+    flat = (residual - residual.mean(axis=0)).reshape(n * k, -1)
+    precision = np.linalg.pinv(flat.T @ flat / max((n - 1) * (k - 1), 1), rcond=1e-4, hermitian=True)
+    found = np.zeros((k, k))
+    for i, j in combinations(range(k), 2):
+        found[i, j] = found[j, i] = crossnobis(means[:, [i, j]], precision)
+    return found
 
 
 def _coordinates(emotions: tuple[str, ...]) -> Floats:

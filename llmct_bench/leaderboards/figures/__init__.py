@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from llmct_bench.leaderboards.figures.common import MOST, SOME
 from llmct_bench.leaderboards.figures.controls import controls, zero_emotion
 from llmct_bench.leaderboards.figures.curves import layer_profile, profiled, retention_curves, with_curves
+from llmct_bench.leaderboards.figures.distances import emotion_distances, located
 from llmct_bench.leaderboards.figures.panels import forest, ranked_models, ranks, told_apart
 from llmct_bench.leaderboards.figures.plane import circumplex_plane, resting
 from llmct_bench.leaderboards.figures.shocks import responded, shock_responses
@@ -47,6 +48,9 @@ FIGURES: dict[str, Drawing] = {
     "layer-profile": Drawing("Separability by relative depth", profiled, layer_profile),
     "circumplex-plane": Drawing(
         "Where neutral text rests in the plane of valence and arousal", resting, circumplex_plane
+    ),
+    "emotion-distances": Drawing(
+        "How far apart the emotions lie inside each model (representational dissimilarity)", located, emotion_distances
     ),
     "shock": Drawing("Response to the same shock by context", responded, shock_responses),
     "retention": Drawing("Retention of an opening's mood", with_curves, retention_curves),

@@ -58,8 +58,9 @@ def titles(tables: Sequence[TraitTable]) -> list[str]:
 
 
 def rows_of(board: Leaderboard, trait: str) -> list[Row]:
-    """The rows of the first table of a trait."""
-    return next((list(t.rows) for t in board.tables if t.estimand.name == trait), [])
+    """The rows of a trait on the suite that most models have, of several the one with the shortest name."""
+    tables = [t for t in board.tables if t.estimand.name == trait]
+    return list(min(tables, key=lambda t: (-len(t.rows), len(t.suite), t.suite)).rows) if tables else []
 
 
 def panels(n: int, columns: int, width: float, height: float, **shared: Any) -> tuple[Figure, list[Any]]:
