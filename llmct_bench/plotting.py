@@ -25,6 +25,8 @@ from llmct_bench.errors import ResultError
 INK, PLANTED, INVALID = "#0072B2", "#D55E00", "#888888"
 EMOTION_COLOURS = {"joy": "#E69F00", "anger": "#D55E00", "sadness": "#0072B2", "calm": "#009E73"}
 _FONT = "DejaVu Sans"
+#: No character: a font that has it has a box for everything.
+_NOTHING = 0xFDD0
 _STYLE: dict[str, Any] = {
     "svg.hashsalt": "llmct_bench",
     "svg.fonttype": "path",
@@ -93,8 +95,9 @@ def _families(wanted: frozenset[str]) -> list[str]:
         fonts = {f.name for f in font_manager.fontManager.ttflist if f.style == "normal" and f.weight == 400}
         for name in sorted(fonts, key=lambda f: ("Sans" not in f, f)):
             found = missing & _known((name,))
-            missing -= found
-            families += [name] * bool(found)
+            if found and _NOTHING not in _known((name,)):
+                missing -= found
+                families.append(name)
     return families
 
 
