@@ -175,9 +175,9 @@ def test_distances_between_emotions_are_pairs_of_scenarios_multiplied() -> None:
 
 
 def test_distances_of_equal_emotions_are_none_on_average() -> None:
-    """Noise adds nothing: over 60 draws of emotions in one place the mean is 0, but for 2 / 12 scenarios times the 5 / 28
-    by which the inverse of a covariance of 33 degrees of freedom is too large; distances of the means are above 2 / 12.
-    """
+    """Noise adds nothing: over 60 draws of emotions in one place the mean is 0, but for 2 / 12 (scenarios) times the
+    5 / 28 by which the inverse of a covariance of 33 degrees of freedom is too large. Without cross-validation it would
+    be above 2 / 12."""
     above = np.triu_indices(4, 1)
     estimates = (ESTIMANDS["circumplex_geometry"].estimate(placed(NAMES, 0.0, 0.0, 1.0, s)) for s in range(60))
     found = [np.mean(np.array(e.details["distances"])[above]) for e in estimates]
