@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _COLOURS = "cividis"
 #: Numbers are written into the maps of up to so many emotions.
 _WRITTEN = 6
-_COLUMNS = 6
+#: So many cells stand beside each other, in at most six maps.
+_WIDTH = 36
 
 
 def located(board: Leaderboard) -> list[Row]:
@@ -33,7 +34,8 @@ def emotion_distances(board: Leaderboard) -> Figure:
     found = [(row, m) for row in thinned(located(board)) if (m := _matrix(row)) is not None]
     most = max(float(m.max()) for _, m in found) or 1.0
     size = max(len(m) for _, m in found)
-    figure, axes = panels(len(found), _COLUMNS, 0.55 + 0.29 * size, 0.55 + 0.29 * size)
+    columns = min(6, max(1, _WIDTH // size))
+    figure, axes = panels(len(found), columns, 0.55 + 0.29 * size, 0.55 + 0.29 * size)
     for i, (ax, (row, m)) in enumerate(zip(axes, found, strict=True)):
         emotions = row.estimate.details["emotions"]
         image = ax.imshow(np.where(np.eye(len(m), dtype=bool), np.nan, m), cmap=_COLOURS, vmin=0.0, vmax=most)
@@ -41,7 +43,7 @@ def emotion_distances(board: Leaderboard) -> Figure:
             _numbers(ax, m, most)
         ax.set_title(short(row.model, 22), fontsize=8.5)
         names, nothing = [short(e) for e in emotions], [""] * len(m)
-        below, left = i + _COLUMNS >= len(found), i % _COLUMNS == 0
+        below, left = i + columns >= len(found), i % columns == 0
         ax.set_xticks(range(len(m)), names if below else nothing, rotation=90, fontsize=8)
         ax.set_yticks(range(len(m)), names if left else nothing, fontsize=8)
         ax.tick_params(length=0)
