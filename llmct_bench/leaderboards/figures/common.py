@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Interval = tuple[float, float, float]
 #: More models than `MOST` are no figure but a table: of them, `SOME` are drawn.
-MOST, SOME = 32, 16
+MOST, SOME = 32, 12
 MARKERS = "osD^vP*Xhd<>p8"
 
 
