@@ -45,15 +45,13 @@ app = typer.Typer(
 app.add_typer(models.app, name="models")
 app.add_typer(suites.app, name="suites")
 app.command()(seed.seed)
+app.command()(calibration.calibrate)
 app.command()(calibration.spike)
 app.command()(reports.report)
 app.command()(reports.verify)
 app.command()(results.results)
 app.command()(results.push)
 app.command()(compare.compare)
-
-#: The phantom without any response of its own, so that what is planted in it is the whole truth.
-_SPIKED = ("phantom/zero-emotion",)
 
 
 @app.command()
@@ -170,37 +168,6 @@ def scan(
     minus = ", minus the control's" if read.control else " (no control: drift is not taken away)"
     print(f"scores in neutral SD at point {found.point}{minus}; raw: cosine of the last state, seed-compatible")
     for path in written:
-        print(path)
-
-
-@app.command()
-def calibrate(
-    output: Output = Path("."),
-    replicates: Annotated[
-        int, typer.Option(help="In the cells of coverage and nulls; a tenth elsewhere.", min=2)
-    ] = 2000,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Few replicates, in about two minutes: a look, no proof.")
-    ] = False,
-) -> None:
-    """The calibration certificate: drawn states (coverage, false positives, power, which knob moves which trait), the
-    compiled panel as far as its results are stored under --output, and doses added to a phantom.
-
-    Restartable: what lies in calibration/ is not done again. 2000 replicates take hours on one core.
-    """
-    from llmct_bench.benchmark import fitted, load_results
-    from llmct_bench.calibration.levels import panel, spike_study
-    from llmct_bench.calibration.report import planned, write
-    from llmct_bench.calibration.study import run_study
-
-    wanted, study = planned(7 if quick else replicates), output / "calibration"
-    bars = Bars()
-    with bars.bars:
-        bars.start("replicates", sum(wanted.values()), "")
-        run_study(study, lambda c: wanted[c.name], lambda _, n: bars.advance(n))
-    spikes = [] if quick else [spike_study(*fitted(name), study / "spikes.json") for name in _SPIKED]
-    compiled = panel(load_results(output)) if (output / "results").is_dir() else []
-    for path in write(study, output / "reports", compiled, spikes):
         print(path)
 
 

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from llmct_bench.adapters import Point
 from llmct_bench.affect import AffectFit, Metric, fit_affect, fit_metric, score
-from llmct_bench.calibration import report, study
+from llmct_bench.calibration import performance, report, study
 from llmct_bench.calibration.activations import (
     LEVEL_FULL,
     TOPIC_VARIANCE,
@@ -38,7 +38,9 @@ from llmct_bench.calibration.activations import (
     planted_traits,
     reference_layout,
 )
-from llmct_bench.calibration.study import NOTHING, PLAIN, Cell, Summary, replicate, run_study, summaries
+from llmct_bench.calibration.performance import Summary, summaries
+from llmct_bench.calibration.report import Certificate
+from llmct_bench.calibration.study import NOTHING, PLAIN, Cell, replicate, run_study
 from llmct_bench.cli import app
 from llmct_bench.emotions import NAMES, NEUTRAL
 from llmct_bench.scanner import States
@@ -689,9 +691,9 @@ def test_lines_of_another_study_do_not_count(
 @pytest.mark.parametrize(("full", "few"), [(2000, 200), (100, 10), (7, 2), (2, 2)])
 def test_planned_sizes(full: int, few: int) -> None:
     """All replicates for coverage and nulls at three sizes, a tenth, but at least two, for the other cells."""
-    planned = report.planned(full)
+    planned = study.planned(full)
     assert list(planned) == [c.name for c in study.cells()]
-    most = {f"{kind}-{n}" for kind in ("coverage", "null", "nothing") for n in (24, 96, 192)}
+    most = {f"{kind}-{n}" for kind in ("coverage", "null", "nothing", "shuffled") for n in (24, 96, 192)}
     assert {k for k in planned if k in most} == most
     assert {k: v for k, v in planned.items() if k not in most} == {k: few for k in planned if k not in most}
     assert {planned[k] for k in most} == {full}
@@ -814,6 +816,8 @@ HITS = {
 }
 #: Replicates that reject, of 100; else 5.
 REJECTED = {("null-24", "joy_bias"): 30, ("null-96", "tail_retention"): 0, ("null-96", "separability"): 100}
+#: The same where nothing can be found; of these 10, none and 60 are valid at the three sizes.
+BY_CHANCE = {("shuffled-24", "dampening"): 10, ("nothing-24", "dampening"): 2, ("shuffled-192", "separability"): 30}
 #: Mean of a trait where a knob is turned; else 1, and 3 for the knob's own trait, so that a change of 2 is 1.
 MEANS = {
     ("persona", "dampening"): 1.08,
@@ -827,7 +831,7 @@ MEANS = {
 def small(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
     """All conditions of the study with six scenarios, whose truths are quickly known."""
     found = [replace(c, scenarios=6) for c in study.cells()]
-    for module in (study, report):
+    for module in (study, performance):
         monkeypatch.setattr(module, "cells", lambda: found)
     return found
 
@@ -852,9 +856,10 @@ def handmade_numbers(name: str, trait: str) -> list[list[float | None]]:
     if kind == "null":
         rejected = REJECTED.get((name, trait), 5)
         return [[0.0, -1.0, 1.0, 0.01 if i < rejected else 0.5, 1.0, 0.0] for i in range(100)]
-    if kind == "nothing":
-        valid = 0 if rest == "96" else 10
-        return [[0.0, -1.0, 1.0, 0.01 if i < 5 else 0.5, float(i < valid), None] for i in range(100)]
+    if kind in ("nothing", "shuffled"):
+        valid = {"24": 10, "96": 0, "192": 60}[rest]
+        rejected = BY_CHANCE.get((name, trait), 5)
+        return [[0.0, -1.0, 1.0, 0.01 if i < rejected else 0.5, float(i < valid), None] for i in range(100)]
     if kind == "matrix":
         own = study.TURNED.get(rest, (0.0, ""))[1] == trait
         mean, valid = (
@@ -880,7 +885,7 @@ def handmade(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def page(small: list[Cell], handmade: Path) -> list[list[list[str]]]:
     """The tables of the page of the handmade study: for each its rows, header first."""
-    text = report.to_markdown(summaries(handmade))
+    text = report.to_markdown(Certificate(summaries(handmade)))
     found = []
     for part in text.split("\n\n"):
         rows = [[c.strip() for c in row.strip("|").split("|")] for row in part.splitlines() if row.startswith("|")]
@@ -899,7 +904,7 @@ def bold(table: list[list[str]]) -> dict[tuple[str, ...], list[int]]:
 
 def test_the_report_is_complete_and_the_same_twice(small: list[Cell], handmade: Path, tmp_path: Path) -> None:
     """All cells: a page, strict JSON and four figures as SVG and PNG, which are what they say; byte for byte again."""
-    first, second = (report.write(handmade, tmp_path / name) for name in "ab")
+    first, second = (report.write(Certificate(summaries(handmade)), tmp_path / name) for name in "ab")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert {p.relative_to(tmp_path / "a") for p in first} == {p.relative_to(tmp_path / "b") for p in second}
     wanted = {f"figures/calibration-{f}.{suffix}" for f in FIGURES for suffix in ("svg", "png")}
@@ -923,7 +928,7 @@ def test_the_report_is_complete_and_the_same_twice(small: list[Cell], handmade: 
 
 def test_the_page_tells_the_most_replicates(small: list[Cell], handmade: Path) -> None:
     """The largest number of replicates of a condition stands in the text."""
-    assert "up to 100 replicates" in report.to_markdown(summaries(handmade))
+    assert "up to 100 replicates" in report.to_markdown(Certificate(summaries(handmade)))
 
 
 def test_missed_coverage_is_marked(page: list[list[list[str]]]) -> None:
@@ -943,16 +948,38 @@ def test_missed_coverage_is_marked(page: list[list[list[str]]]) -> None:
 
 
 def test_false_rejections_are_marked(page: list[list[list[str]]]) -> None:
-    """.30 and 0 of 100 miss .04 to .06 by more than two errors, .05 does not; traits that the plain phantom has are
-    not judged; without emotion, rejections are counted among all replicates."""
+    """.30 and 0 of 100 miss .04 to .06 by more than two errors, .05 does not. Where nothing can be found, what is valid
+    and rejects is counted among all replicates, and only too many are marked: .30 is, .10 is too many by less than two
+    errors of .031, and 0 is not too few."""
     table = page[1]
     rows = {tuple(r[:2]): r[2:] for r in table[1:]}
-    assert bold(table) == {("joy_bias", "24"): [2], ("tail_retention", "96"): [2]}
-    assert rows["joy_bias", "24"] == ["**0.300 ± 0.045** missed", "0.050 (valid 0.10)"]
-    assert rows["tail_retention", "96"] == ["**0.000 ± 0.013** missed", "0.000 (valid 0.00)"]
-    assert rows["dampening", "192"] == ["0.050 ± 0.025", "0.050 (valid 0.10)"]
-    judged = {trait for (trait, _), row in rows.items() if row[0] != "not null there"}
-    assert judged == {"joy_bias", "dampening", "shock_absorption", "tail_retention"}
+    assert len(rows) == len(ESTIMANDS) * 3
+    assert bold(table) == {("joy_bias", "24"): [3], ("tail_retention", "96"): [3], ("separability", "192"): [4]}
+    assert rows["separability", "192"][1:] == [
+        "not null there", "**0.300 ± 0.045** missed (valid 0.60)", "0.050 ± 0.025 (valid 0.60)"
+    ]  # fmt: skip
+    assert rows["joy_bias", "24"][1:] == [
+        "**0.300 ± 0.045** missed", "0.050 ± 0.025 (valid 0.10)", "0.050 ± 0.025 (valid 0.10)"
+    ]  # fmt: skip
+    assert rows["tail_retention", "96"][1:] == [
+        "**0.000 ± 0.013** missed", "0.000 ± 0.013 (valid 0.00)", "0.000 ± 0.013 (valid 0.00)"
+    ]  # fmt: skip
+    assert rows["dampening", "24"][1:] == [
+        "0.050 ± 0.025", "0.100 ± 0.031 (valid 0.10)", "0.020 ± 0.019 (valid 0.10)"
+    ]  # fmt: skip
+
+
+def test_the_closed_form_says_which_traits_are_at_their_null(page: list[list[list[str]]]) -> None:
+    """Those, and only those, of the plain phantom are judged: by how far the truth lies from the null, which stands
+    beside them. Three must be there whatever the metric is; separability is not."""
+    plain = all_traits(PLAIN)
+    away = {t: plain[t] - e.null for t, e in ESTIMANDS.items()}
+    wanted = {t for t, a in away.items() if abs(a) <= (0.1 if t == "half_life" else 0.02)}
+    rows = page[1][1:]
+    assert {r[0] for r in rows if r[3] != "not null there"} == wanted
+    assert {"dampening", "shock_absorption", "tail_retention"} <= wanted
+    assert "separability" not in wanted
+    assert all(float(r[2]) == pytest.approx(away[r[0]], abs=6e-4) for r in rows)
 
 
 def test_what_moves_other_traits_is_marked(page: list[list[list[str]]]) -> None:
@@ -987,7 +1014,8 @@ def test_what_can_be_detected() -> None:
     found = [
         Summary(f"coverage-{n}", "dampening", 100, 1.0, empirical_se=se, **shares) for n, se in ((24, 0.1), (192, 0.03))
     ]
-    row = next(r for r in report.to_markdown(found).splitlines() if r.startswith("| dampening") and r.count("|") == 5)
+    page = report.to_markdown(Certificate(found)).splitlines()
+    row = next(r for r in page if r.startswith("| dampening") and r.count("|") == 7)
     power = sps.norm.ppf(0.975) + sps.norm.ppf(0.8)
     assert [c.strip() for c in row.split("|")[2:5]] == [f"{power * 0.1:.3f}", "–", f"{power * 0.03:.3f}"]
 
@@ -1011,7 +1039,7 @@ def write_part(name: str, handmade: Path, folder: Path) -> Path:
     for path in handmade.iterdir():
         if re.match(PARTS[name][0], path.stem):
             shutil.copy(path, folder / "study")
-    report.write(folder / "study", folder / "reports")
+    report.write(Certificate(summaries(folder / "study")), folder / "reports")
     return folder / "reports"
 
 
@@ -1040,12 +1068,14 @@ def test_calibrate_makes_the_study_once(monkeypatch: pytest.MonkeyPatch, tmp_pat
     """Two replicates of two cells and their report, whose files are named on stdout; again: no further replicate and
     the same bytes."""
     tiny = [Cell("coverage-24", BUSY, 6), Cell("null-24", PLAIN, 6)]
-    for module in (study, report):
+    for module in (study, performance):
         monkeypatch.setattr(module, "cells", lambda: tiny)
-    monkeypatch.setattr("llmct_bench.cli._SPIKED", ())  # level 3 has a test of its own
+    monkeypatch.setattr("llmct_bench.commands.calibration._WITHOUT", ())  # level 3 has a test of its own
 
     def lines(replicates: int) -> dict[str, list[str]]:
-        done = CliRunner().invoke(app, ["calibrate", "--output", str(tmp_path), "--replicates", str(replicates)])
+        done = CliRunner().invoke(
+            app, ["calibrate", "--output", str(tmp_path), "--replicates", str(replicates), "--seeds", "0"]
+        )
         assert done.exit_code == 0, done.output
         named = [tmp_path / row for row in done.stdout.splitlines()]
         assert set(named) == {p for p in (tmp_path / "reports").rglob("*") if p.is_file()}

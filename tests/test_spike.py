@@ -19,19 +19,9 @@ from llmct_bench import LoadedModel, Suite, get_suite, load, scan, wrap
 from llmct_bench.adapters import Adapter, Point
 from llmct_bench.affect import AffectFit, fit_affect
 from llmct_bench.calibration import spike as spiking
-from llmct_bench.calibration.spike import (
-    PLANTS,
-    Plant,
-    PlantedTrait,
-    Spike,
-    plant_traits,
-    planted_doses,
-    random_vectors,
-    shared_out,
-    spike_in,
-    steppable,
-    unit_vectors,
-)
+from llmct_bench.calibration.plants import PLANTS, Plant, PlantedTrait, plant_traits, planted_doses
+from llmct_bench.calibration.response import spike_in
+from llmct_bench.calibration.spike import Spike, random_vectors, shared_out, steppable, unit_vectors
 from llmct_bench.emotions import NAMES
 from llmct_bench.errors import ModelError
 from llmct_bench.models import phantom_tokenizer

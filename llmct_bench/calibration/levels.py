@@ -12,13 +12,15 @@ from typing import Any
 
 from llmct_bench.adapters import LoadedModel
 from llmct_bench.affect import AffectFit
-from llmct_bench.calibration.spike import plant_traits, spike_in
+from llmct_bench.calibration.plants import plant_traits
+from llmct_bench.calibration.response import spike_in
+from llmct_bench.calibration.study import METHOD
 from llmct_bench.results import ResultCard
 from llmct_bench.suites import get_suite
 from llmct_bench.traits import ESTIMANDS
 
 #: Scenarios of each suite in which doses are planted.
-_SCENARIOS = 12
+SCENARIOS = 12
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,10 @@ def agreement(found: Sequence[Recovered]) -> list[Agreement]:
     return out
 
 
-def spike_study(model: LoadedModel, fit: AffectFit, path: Path) -> dict[str, Any]:
+def spike_study(model: LoadedModel, fit: AffectFit, path: Path, scenarios: int = SCENARIOS) -> dict[str, Any]:
     """Plant doses and traits in a model (level 3) and keep what came out as JSON at ``path``; what lies there for the
-    same model and commit is not done again."""
-    about = {"model": model.card.name, "commit": model.commit, "scenarios": _SCENARIOS}
+    same method, model, commit and number of ``scenarios`` is not done again."""
+    about = {"method": METHOD, "model": model.card.name, "commit": model.commit, "scenarios": scenarios}
     if path.is_file():
         try:
             kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -88,7 +90,7 @@ def spike_study(model: LoadedModel, fit: AffectFit, path: Path) -> dict[str, Any
             kept = {}
         if {k: kept.get(k) for k in about} == about:
             return kept
-    shock, retention = (get_suite(name).limited(_SCENARIOS) for name in ("shock", "retention"))
+    shock, retention = (get_suite(name).limited(scenarios) for name in ("shock", "retention"))
     spiked = spike_in(model, shock, fit)
     lines = [
         {"planted": r.planted, "read": r.read, "slope": asdict(r.slope), "intercept": r.intercept.estimate}

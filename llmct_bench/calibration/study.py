@@ -1,25 +1,26 @@
 """The simulation study of level 1 (ADEMP: Morris, White & Crowther 2019, doi:10.1002/sim.8086).
 
 Aims: bias, coverage, false positives, power, and that only the planted trait moves. Data: `activations`. Estimands: all
-traits. Methods: the very fit and estimates of the benchmark. Performance: `summaries`, with Monte-Carlo errors.
+traits. Methods: the very fit and estimates of the benchmark. Performance: `performance`, with Monte-Carlo errors.
 Every replicate is a line of a file, so that a study can be stopped and goes on where it was.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from llmct_bench.affect import fit_affect, fit_metric, score
+from llmct_bench.calibration import lines
 from llmct_bench.calibration.activations import Knobs, design_layout, draw, planted_traits, reference_layout
-from llmct_bench.traits import ESTIMANDS, measure
+from llmct_bench.calibration.shuffle import shuffled
+from llmct_bench.scanner import States
+from llmct_bench.traits import ESTIMANDS, Layout, measure
 
 #: Raised whenever fit, scores or estimates change, so that replicates of different methods do not mix.
 METHOD = 3
@@ -53,15 +54,28 @@ DOSES: dict[str, tuple[float, ...]] = {
     "absorption": (0.0, 0.05, 0.1, 0.2, 0.4, 0.8),
     "half_life": (1.0, 2.0, 4.0, 8.0, 16.0),
 }
+#: Kinds of cells whose shares are judged, so that they need all replicates.
+_FULL = ("coverage", "null", "nothing", "shuffled")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One condition: a phantom, and how many scenarios its suites have."""
+    """One condition: a phantom, how many scenarios its suites have, and whether their labels are shuffled."""
 
     name: str
     knobs: Knobs
     scenarios: int
+    shuffled: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What the condition is for: the first word of its name."""
+        return self.name.split("-")[0]
+
+    @property
+    def told(self) -> Knobs:
+        """The phantom as labels tell of it: shuffled ones know of no emotion."""
+        return replace(self.knobs, gain=0.0) if self.shuffled else self.knobs
 
 
 def cells() -> list[Cell]:
@@ -69,30 +83,47 @@ def cells() -> list[Cell]:
     found = [Cell(f"coverage-{n}", MIXED, n) for n in SIZES]
     found += [Cell(f"null-{n}", PLAIN, n) for n in SIZES]
     found += [Cell(f"nothing-{n}", NOTHING, n) for n in SIZES]
+    found += [Cell(f"shuffled-{n}", MIXED, n, shuffled=True) for n in SIZES]
     found += [Cell("matrix-base", Knobs(), 96)]
     found += [Cell(f"matrix-{k}", replace(Knobs(), **{k: v}), 96) for k, (v, _) in TURNED.items()]
     found += [Cell(f"dose-{k}-{v:g}", replace(Knobs(), **{k: v}), 96) for k, vs in DOSES.items() for v in vs]
     return found
 
 
+def planned(full: int) -> dict[str, int]:
+    """Replicates of every cell for a study with ``full`` in the cells of coverage and nulls."""
+    return {c.name: full if c.kind in _FULL else max(full // 10, 2) for c in cells()}
+
+
+def sketched() -> dict[str, int]:
+    """Replicates of the cells that a look needs to have something on every part of the page."""
+    wanted = {f"{kind}-{SIZES[0]}": 2 for kind in _FULL} | {f"coverage-{SIZES[1]}": 2}
+    wanted |= {f"dose-{k}-{v:g}": 2 for k, vs in DOSES.items() for v in (vs[0], vs[-1])}
+    return wanted | {c.name: 1 for c in cells() if c.kind == "matrix"}  # they share their draws
+
+
 def replicate(cell: Cell, seed: int) -> dict[str, list[float | None]]:
     """Fit, scores and estimates of one drawn data set: estimate, low, high, p, valid and the truth in the metric of the
     fit, of every trait (those without ranks in the first `_UNRANKED` replicates only)."""
-    rng = np.random.default_rng([seed, *cell.name.split("-")[0].encode()])  # cells of a kind share their draws
-    reference = draw(reference_layout(), cell.knobs, rng)
+    rng = np.random.default_rng([seed, *cell.kind.encode()])  # cells of a kind share their draws
+
+    def drawn(layout: Layout) -> States:
+        states = draw(layout, cell.knobs, rng)
+        return shuffled(states, rng) if cell.shuffled else states
+
+    reference = drawn(reference_layout())
     fit = fit_affect(reference)
     metric = fit_metric(reference.array[:, 0], reference.index, fit.roles)
     cosine = fit.role_cosine[fit.layer.point].tolist()
     found: dict[str, list[float | None]] = {}
     for design in DESIGNS:
         layout = design_layout(design, cell.scenarios)
-        scores = score(draw(layout, cell.knobs, rng), fit)
-        given = planted_traits(design, cell.scenarios, cell.knobs, metric)
+        scores = score(drawn(layout), fit)
+        given = planted_traits(design, cell.scenarios, cell.told, metric)
         measured = measure(scores, fit.layer, cosine, layout=layout)
-        chosen = (e for e in ESTIMANDS.values() if e.design == design and (e.ranked or seed < _UNRANKED))
-        for t in (e.estimate(measured) for e in chosen):
-            numbers = (t.estimate, t.low, t.high, t.p_value, float(t.valid), given.get(t.trait, math.nan))
-            found[t.trait] = [float(v) if math.isfinite(v) else None for v in numbers]
+        for e in ESTIMANDS.values():
+            if e.design == design and (e.ranked or seed < _UNRANKED):
+                found[e.name] = lines.numbers(e.estimate(measured), given.get(e.name, math.nan))
     return found
 
 
@@ -112,110 +143,18 @@ def run_study(
         for cell, seeds in todo.items():
             # cells with more replicates come as often as their share
             for seed in seeds[i * len(seeds) // rounds : (i + 1) * len(seeds) // rounds]:
-                line = json.dumps({"seed": seed, **_condition(cell), "traits": replicate(cell, seed)})
-                with _path(folder, cell).open("a", encoding="utf-8") as file:
-                    file.write("\n" * _torn(_path(folder, cell)) + line + "\n")
+                lines.append(_path(folder, cell), {"seed": seed, **_condition(cell), "traits": replicate(cell, seed)})
                 progress(cell, 1)
 
 
 def read(folder: Path, cell: Cell) -> list[dict[str, Any]]:
     """The replicates of a cell; those of another condition (an older study) do not count."""
-    return list(_lines(_path(folder, cell), _condition(cell)))
+    return lines.read(_path(folder, cell), _condition(cell))
 
 
 def _condition(cell: Cell) -> dict[str, Any]:
     return {"method": METHOD, "knobs": asdict(cell.knobs), "scenarios": cell.scenarios}
 
 
-def _lines(path: Path, condition: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if {k: row.get(k) for k in condition} == condition:
-            yield row
-
-
-def _torn(path: Path) -> bool:
-    """Whether the last line was cut off."""
-    return path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-
-
 def _path(folder: Path, cell: Cell) -> Path:
     return folder / f"{cell.name}.jsonl"
-
-
-@cache
-def truths(cell: Cell) -> dict[str, float]:
-    """The planted value of every trait in a cell."""
-    return {k: v for d in DESIGNS for k, v in planted_traits(d, cell.scenarios, cell.knobs).items()}
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Performance of one trait in one cell. ``coverage`` (of the population's truth), ``conditional`` (of the truth in
-    the metric that was fitted in the replicate) and ``rejected`` are among the valid replicates, their Monte-Carlo
-    errors by `error`. ``valid`` is the share of replicates with a valid estimate."""
-
-    cell: str
-    trait: str
-    replicates: int
-    valid: float
-    truth: float
-    mean: float
-    bias: float
-    empirical_se: float
-    coverage: float
-    conditional: float
-    rejected: float
-
-    def error(self, share: float) -> float:
-        """Monte-Carlo standard error of a share of the valid replicates; not 0 for a share of 0 or 1 (Agresti & Coull
-        1998: as if four more had been split evenly)."""
-        n = self.replicates * self.valid
-        if n <= 0 or not math.isfinite(share):
-            return float("nan")
-        wide = (share * n + 2) / (n + 4)
-        return math.sqrt(wide * (1 - wide) / (n + 4))
-
-
-def summaries(folder: Path, chosen: Sequence[Cell] | None = None) -> list[Summary]:
-    """Every trait in every cell that has replicates."""
-    out = []
-    for cell in chosen or cells():
-        rows = read(folder, cell)
-        if not rows:
-            continue
-        for trait in ESTIMANDS:
-            found = np.array(
-                [[np.nan if v is None else v for v in r["traits"][trait]] for r in rows if trait in r["traits"]]
-            )
-            if not len(found):
-                continue
-            truth, ok = truths(cell).get(trait, float("nan")), found[:, 4] == 1
-            use = found[ok]
-            inside = (use[:, 1] <= truth) & (truth <= use[:, 2])
-            mean = float(use[:, 0].mean()) if len(use) else float("nan")
-            known = len(use) > 0 and math.isfinite(truth)
-            given = use[np.isfinite(use[:, 5])]  # where the trait exists in the metric of the fit
-            out.append(
-                Summary(
-                    cell.name,
-                    trait,
-                    len(rows),
-                    float(ok.mean()),
-                    truth,
-                    mean,
-                    mean - truth,
-                    float(use[:, 0].std(ddof=1)) if len(use) > 1 else float("nan"),
-                    float(inside.mean()) if known else float("nan"),
-                    float(((given[:, 1] <= given[:, 5]) & (given[:, 5] <= given[:, 2])).mean())
-                    if len(given)
-                    else float("nan"),
-                    float((use[:, 3] <= 0.05).mean()) if len(use) else float("nan"),
-                )
-            )
-    return out

@@ -1,24 +1,100 @@
-"""`llmct-bench spike`: known doses planted in a model, and what moves when nothing is changed."""
+"""`llmct-bench calibrate`: the certificate. `llmct-bench spike`: known doses planted in one model."""
 
 from __future__ import annotations
 
 import json
 import math
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmct_bench.commands.options import AsJson, Bars, Device, Dtype, Offline, Pickle, RemoteCode, print_table
+from llmct_bench.commands.options import (
+    AsJson,
+    Bars,
+    Device,
+    Dtype,
+    Offline,
+    Output,
+    Pickle,
+    RemoteCode,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from llmct_bench.calibration.floor import Floor
-    from llmct_bench.calibration.spike import PlantedTrait, SpikeIn
+    from llmct_bench.calibration.plants import PlantedTrait
+    from llmct_bench.calibration.response import SpikeIn
+    from llmct_bench.results import ResultCard
     from llmct_bench.stats import Interval
 
 #: The suite that doses are planted in (its messages are in both roles), and those of the traits.
 _SPIKED = "shock"
 _SUITES = ("circumplex", "shock", "retention")
+#: The phantom without any response of its own, so that what is planted in it is the whole truth.
+_WITHOUT = ("phantom/zero-emotion",)
+#: What a quick look measures where no results are stored: two phantoms on so many scenarios of two suites.
+_PANEL, _SHOWN, _FEW = ("phantom/neutral", "phantom/joyful"), ("circumplex", "shock"), 12
+
+
+def calibrate(
+    output: Output = Path("."),
+    replicates: Annotated[
+        int, typer.Option(help="In the cells of coverage and nulls; a tenth elsewhere.", min=2)
+    ] = 2000,
+    seeds: Annotated[int, typer.Option(help="Compiled phantoms in which there is nothing to find.", min=0)] = 200,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few of all, in two minutes at most: a look, no proof.")
+    ] = False,
+    ship: Annotated[
+        bool, typer.Option("--ship", help="For releases: make this the study that leaderboards cite (in the package).")
+    ] = False,
+) -> None:
+    """The calibration certificate: drawn states (coverage, false positives, power, which knob moves which trait), the
+    compiled panel as far as its results are stored under --output, compiled phantoms in which there is nothing to find,
+    and doses added to a phantom.
+
+    Restartable: what lies in calibration/ is not done again. 2000 replicates take hours on one core.
+    """
+    if quick and ship:
+        raise typer.BadParameter("a quick look proves nothing that could be shipped", param_hint="--ship")
+    from llmct_bench.benchmark import fitted, load_results
+    from llmct_bench.calibration.levels import SCENARIOS, panel, spike_study
+    from llmct_bench.calibration.performance import summaries, verdicts
+    from llmct_bench.calibration.report import Certificate, write
+    from llmct_bench.calibration.seeds import RUNS, rejections, run_seeds
+    from llmct_bench.calibration.study import planned, run_study, sketched
+    from llmct_bench.traits import verdict
+
+    study, bars = output / "calibration", Bars()
+    wanted, spiked = planned(replicates), SCENARIOS
+    if quick:
+        wanted, seeds, spiked = sketched(), min(seeds, 1), SCENARIOS // 2
+    with bars.bars:
+        bars.start("replicates", sum(wanted.values()), "")
+        run_study(study, lambda c: wanted.get(c.name, 0), lambda _, n: bars.advance(n))
+        bars.start("seeds", seeds * len(RUNS), "")
+        run_seeds(study, seeds, bars.advance)
+    spikes = [spike_study(*fitted(name), study / "spikes.json", spiked) for name in _WITHOUT]
+    stored = (output / "results").is_dir()
+    results = load_results(output) if stored else _small_panel(study) if quick else []
+    drawn = summaries(study)
+    for path in write(Certificate(drawn, panel(results), rejections(study), spikes), output / "reports"):
+        print(path)
+    if ship:
+        print(verdict.ship(verdicts(drawn)))
+
+
+def _small_panel(folder: Path) -> list[ResultCard]:
+    from llmct_bench.adapters import load
+    from llmct_bench.benchmark import Session, evaluate
+    from llmct_bench.models import get_model
+    from llmct_bench.results import ResultStore
+    from llmct_bench.suites import get_suite
+
+    suites, store, session = [get_suite(n).limited(_FEW) for n in _SHOWN], ResultStore(folder / "results"), Session()
+    return [r for name in _PANEL for r in evaluate(load(get_model(name)), suites, store=store, session=session)]
 
 
 def spike(
@@ -37,7 +113,8 @@ def spike(
         raise typer.BadParameter(f"{limit} scenarios give no interval: at least 6, or 0 for all", param_hint="--limit")
     from llmct_bench.benchmark import fitted
     from llmct_bench.calibration.floor import noise_floor
-    from llmct_bench.calibration.spike import plant_traits, spike_in
+    from llmct_bench.calibration.plants import plant_traits
+    from llmct_bench.calibration.response import spike_in
     from llmct_bench.models import LoadOptions
     from llmct_bench.suites import get_suite
 

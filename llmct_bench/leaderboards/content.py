@@ -14,6 +14,7 @@ from llmct_bench.emotions import NAMES
 from llmct_bench.leaderboards.tables import DASH, Cell, Column, Fact, Mark, Table, number, number_cell, p_text, table_of
 from llmct_bench.results import ResultCard, labels
 from llmct_bench.traits import TraitEstimate
+from llmct_bench.traits.verdict import verdict
 
 if TYPE_CHECKING:
     from llmct_bench.leaderboards.board import Leaderboard, Row, TraitTable
@@ -144,7 +145,9 @@ def _trait(table: TraitTable) -> Table:
         Fact("sources", "; ".join(e.sources), page_only=True),
     )
     made = table_of(e.title, _TRAIT, table.rows, lambda r: r.estimate.valid)
-    return replace(made, facts=facts, intro=f"How to read it: {e.meaning}.{_UNRANKED[e.ranked]}", null=e.null)
+    tried = verdict(e.name)
+    intro = f"How to read it: {e.meaning}.{_UNRANKED[e.ranked]}" + (f" {tried.sentence}" if tried else "")
+    return replace(made, facts=facts, intro=intro, null=e.null)
 
 
 # --- models and raw numbers ---------------------------------------------------------------------------------------
