@@ -699,6 +699,20 @@ def test_planned_sizes(full: int, few: int) -> None:
     assert {planned[k] for k in most} == {full}
 
 
+def test_a_look_has_something_for_every_part_of_the_page() -> None:
+    """Cells of the study all of them: two sizes of coverage (what power asks for needs two), a null of each kind, every
+    knob of the matrix and its base, and two doses of each knob, from two replicates where a spread is shown."""
+    wanted = study.sketched()
+    names = {c.name for c in study.cells()}
+    assert set(wanted) <= names
+    assert {"coverage-24", "coverage-96", "null-24", "nothing-24", "shuffled-24"} <= set(wanted)
+    assert {n for n in names if n.startswith("matrix")} <= set(wanted)
+    for knob in study.DOSES:
+        assert sum(n.startswith(f"dose-{knob}-") for n in wanted) == 2
+    assert all(n >= 2 for name, n in wanted.items() if not name.startswith("matrix"))
+    assert all(n >= 1 for n in wanted.values())
+
+
 def test_cells_turn_one_knob_at_a_time() -> None:
     """The cells of matrix and doses differ from the plain phantom by their knob only, and names are unique."""
     cells = {c.name: c for c in study.cells()}
@@ -1090,6 +1104,29 @@ def test_calibrate_makes_the_study_once(monkeypatch: pytest.MonkeyPatch, tmp_pat
     everything = contents(tmp_path)
     assert lines(2) == first
     assert contents(tmp_path) == everything
+
+
+def test_a_quick_look_measures_a_panel_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without stored results a phantom is measured for the section of level 2, apart from the results of the user, and
+    is not measured again; a line of the study that there was stays."""
+    monkeypatch.setattr(study, "cells", lambda: [Cell("coverage-24", BUSY, 6)])
+    monkeypatch.setattr(performance, "cells", study.cells)
+    for name, value in {"_WITHOUT": (), "_PANEL": ("phantom/dampened",), "_SHOWN": ("shock",), "_FEW": 6}.items():
+        monkeypatch.setattr(f"llmct_bench.commands.calibration.{name}", value)
+
+    def look() -> str:
+        done = CliRunner().invoke(app, ["calibrate", "--quick", "--output", str(tmp_path), "--seeds", "0"])
+        assert done.exit_code == 0, done.output
+        return (tmp_path / "reports" / "calibration.md").read_text(encoding="utf-8")
+
+    page = look()
+    assert "# Level 2: compiled transformers" in page
+    assert re.search(r"\| dampening +\| 1 ", page)
+    assert len((tmp_path / "calibration" / "coverage-24.jsonl").read_text().splitlines()) == 2
+    assert not (tmp_path / "results").exists()
+    before = contents(tmp_path)
+    assert look() == page
+    assert contents(tmp_path) == before
 
 
 def test_one_replicate_is_too_few(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +20,12 @@ from torch import Tensor
 from llmct_bench import LoadedModel, Suite, get_suite, load, scan, wrap
 from llmct_bench.adapters import Adapter, Point
 from llmct_bench.affect import AffectFit, fit_affect
+from llmct_bench.calibration import levels
 from llmct_bench.calibration import spike as spiking
 from llmct_bench.calibration.plants import PLANTS, Plant, PlantedTrait, plant_traits, planted_doses
 from llmct_bench.calibration.response import spike_in
 from llmct_bench.calibration.spike import Spike, random_vectors, shared_out, steppable, unit_vectors
+from llmct_bench.calibration.study import METHOD
 from llmct_bench.emotions import NAMES
 from llmct_bench.errors import ModelError
 from llmct_bench.models import phantom_tokenizer
@@ -438,3 +442,26 @@ def test_a_suite_that_cannot_be_read_has_invalid_traits(monkeypatch: pytest.Monk
     assert all(not p.recovered.valid and "context 8 tokens" in p.recovered.reason for p in found)
     with pytest.raises(ModelError, match="can read none"):
         spike_in(loaded("llama"), suite(), own)
+
+
+def test_a_study_of_another_method_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies there for the same method, model, commit and size is kept; nothing else is, nor a torn file."""
+    model, path = loaded("llama"), tmp_path / "spikes.json"
+    about = {"method": METHOD, "model": model.card.name, "commit": model.commit, "scenarios": 6}
+
+    class MadeAgain(Exception):
+        pass
+
+    def spiked(*_: Any) -> None:
+        raise MadeAgain
+
+    monkeypatch.setattr(levels, "spike_in", spiked)
+    path.write_text(json.dumps({**about, "lines": [], "traits": []}))
+    assert levels.spike_study(model, fit("llama"), path, 6)["lines"] == []
+    other = [
+        json.dumps({**about, k: v}) for k, v in {"method": 0, "model": "x", "commit": "x", "scenarios": 12}.items()
+    ]
+    for text in (*other, '{"method"'):
+        path.write_text(text)
+        with pytest.raises(MadeAgain):
+            levels.spike_study(model, fit("llama"), path, 6)

@@ -6,15 +6,20 @@ import math
 from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from llmct_bench.calibration.levels import Recovered
 from llmct_bench.calibration.performance import COVERAGE, Summary, by_cell, changes
 from llmct_bench.calibration.study import DOSES, SIZES, TURNED
 from llmct_bench.plotting import INK, PLANTED
 from llmct_bench.traits import ESTIMANDS
+
+#: The smallest coverage that has a place in its figure.
+_LEAST = 0.8
 
 
 def panel(found: Sequence[Recovered]) -> Figure | None:
@@ -32,8 +37,13 @@ def panel(found: Sequence[Recovered]) -> Figure | None:
             colour = INK if r.holds else PLANTED
             axis.plot([r.planted] * 2, [low, high], color=colour, linewidth=1.5)
             axis.plot(r.planted, r.estimate, "o" if r.holds else "s", color=colour, markersize=4)
-        ends = [v for r in own for v in (r.planted, r.estimate)]
-        axis.axline((min(ends), min(ends)), slope=1, color="#888888", linewidth=1, zorder=0)
+        start = min(v for r in own for v in (r.planted, r.estimate))
+        axis.axline((start, start), slope=1, color="#888888", linewidth=1, zorder=0)
+        # planted values that hardly differ are not spread over the whole width
+        low, high = (end(r.planted for r in own) for end in (min, max))
+        span = max(high - low, 0.2 * float(np.ptp(axis.get_ylim())))
+        axis.set_xlim((low + high) / 2 - 0.6 * span, (low + high) / 2 + 0.6 * span)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.set_title(ESTIMANDS[trait].title)
         axis.set_xlabel(f"planted ({ESTIMANDS[trait].unit})", fontsize=8)
     for axis in axes.flat[len(traits) :]:
@@ -75,10 +85,11 @@ def _matrix(found: Sequence[Summary]) -> Figure | None:
 def _coverage(found: Sequence[Summary]) -> Figure | None:
     by = by_cell(found)
     traits = [t for t in ESTIMANDS if any((f"coverage-{n}", t) in by for n in SIZES)]
+    sizes = [n for n in SIZES if any((f"coverage-{n}", t) in by for t in traits)]
     if not traits:
         return None
-    figure, axes = plt.subplots(1, len(SIZES), figsize=(11, 3.6), sharey=True, squeeze=False)
-    for axis, n in zip(axes[0], SIZES, strict=True):
+    figure, axes = plt.subplots(1, len(sizes), figsize=(2 + 3 * len(sizes), 3.6), sharey=True, squeeze=False)
+    for axis, n in zip(axes[0], sizes, strict=True):
         axis.axvspan(*COVERAGE, color="#DDDDDD", zorder=0)
         for y, trait in enumerate(traits):
             s = by.get((f"coverage-{n}", trait))
@@ -86,9 +97,14 @@ def _coverage(found: Sequence[Summary]) -> Figure | None:
                 continue
             for value, dy, colour, marker in ((s.conditional, -0.13, INK, "s"), (s.coverage, 0.13, PLANTED, "o")):
                 if math.isfinite(value):
-                    axis.errorbar(value, y + dy, xerr=1.96 * s.error(value), fmt=marker, color=colour, markersize=5)
+                    error = 1.96 * s.error(value)
+                    axis.plot([value - error, min(value + error, 1.0)], [y + dy] * 2, color=colour, linewidth=1.5)
+                    # what lies further out is an arrow at the edge
+                    axis.plot(
+                        max(value, _LEAST), y + dy, marker if value >= _LEAST else "<", color=colour, markersize=5
+                    )
         axis.set_title(f"{n} scenarios")
-        axis.set_xlim(0.8, 1.005)
+        axis.set_xlim(_LEAST - 0.005, 1.005)
         axis.set_xlabel("share of 95 % intervals")
     axes[0, 0].set_yticks(range(len(traits)), [t.replace("_", " ") for t in traits])
     axes[0, 0].invert_yaxis()

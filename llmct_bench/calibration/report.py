@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def write(found: Certificate, folder: Path) -> list[Path]:
             if figure is not None:
                 written += save(figure, folder / "figures", f"calibration-{name}")
         page, data = folder / "calibration.md", folder / "calibration.json"
-        page.write_text(to_markdown(found, [p.stem for p in written]), encoding="utf-8")
+        page.write_text(to_markdown(found, {p.stem for p in written}), encoding="utf-8")
         plain = {k: [_strict(r if isinstance(r, dict) else asdict(r)) for r in v] for k, v in vars(found).items()}
         made = plain | {"verdicts": json.loads(to_json(verdicts(found.drawn)))}
         data.write_text(json.dumps(made, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -48,27 +48,26 @@ def _strict(row: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
-def to_markdown(found: Certificate, pictures: Sequence[str] = ()) -> str:
-    """The page, with those of its figures that are among the ``pictures`` beside it."""
+def to_markdown(found: Certificate, pictures: Collection[str] = ()) -> str:
+    """The page, with those of its figures that are among the ``pictures`` beside it (``calibration-coverage``)."""
     parts = [
         "# Calibration",
         "The instrument is tried where the answer is known: on states that are drawn (level 1), on transformers that "
         "are compiled (level 2) and on models to which known doses are added (level 3). Zero change, level 4, is the "
         "noise floor of every leaderboard and of `llmct-bench spike`.",
-        *_drawn(found.drawn),
-        *_compiled(found.compiled),
+        *_drawn(found.drawn, pictures),
+        *_compiled(found.compiled, pictures),
         *_seeds(found.seeds),
         *_spiked(found.spikes),
     ]
-    shown = [p for p in parts if not p.startswith("![") or p.split("/")[-1].removesuffix(".svg)") in pictures]
-    return "\n\n".join(p for p in shown if p) + "\n"
+    return "\n\n".join(p for p in parts if p) + "\n"
 
 
-def _picture(name: str) -> str:
-    return f"![{name}](figures/calibration-{name}.svg)"
+def _picture(name: str, pictures: Collection[str]) -> str:
+    return f"![{name}](figures/calibration-{name}.svg)" if f"calibration-{name}" in pictures else ""
 
 
-def _drawn(found: Sequence[Summary]) -> list[str]:
+def _drawn(found: Sequence[Summary], pictures: Collection[str]) -> list[str]:
     """The section of level 1."""
     most = max((s.replicates for s in found), default=0)
     return [
@@ -78,11 +77,11 @@ def _drawn(found: Sequence[Summary]) -> list[str]:
         f"with their standard errors, from up to {most} replicates a condition. Made by: `llmct-bench calibrate`.",
         "## Do 95 % intervals hold the truth?",
         f"A phantom with a little of everything; {_band(COVERAGE)} is asked. *Truth*: exact axes and unit, in the "
-        "metric of the fit (neutral mean, spread and nuisance components are part of how a score is defined); "
+        "metric of the fit (neutral mean and nuisance components are part of how a score is defined); "
         "*population*: in the metric that endless neutral text would give. Intervals hold two errors, that of the "
         "scenarios and that of the axes (jackknife over the wordings of the reference).",
         tables.coverage(found),
-        _picture("coverage"),
+        _picture("coverage", pictures),
         "## How often is an absent trait found?",
         f"*Plain phantom*: emotions and nothing else; p ≤ .05 among its valid estimates, {_band(REJECTION)} is asked "
         "of the traits that are at their null there, which the closed form says (within a tenth of the smallest effect "
@@ -91,8 +90,8 @@ def _drawn(found: Sequence[Summary]) -> list[str]:
         f"replicates may be less than .05, and not more than {_short(REJECTION[1])}.",
         tables.nulls(found),
         "## Is the planted value recovered, and from which size on is it seen?",
-        _picture("recovered"),
-        _picture("power"),
+        _picture("recovered", pictures),
+        _picture("power", pictures),
         "The smallest difference from the null that is seen in 80 % of the studies, in units of each trait, and the "
         "number of scenarios that the smallest effect of interest asks for: the variance of an estimate is that of the "
         "axes plus that of a scenario over their number. (An effect of .2 SD of the scenarios asks for 199 in a paired "
@@ -103,11 +102,11 @@ def _drawn(found: Sequence[Summary]) -> list[str]:
         "One knob turned at a time; the change of each trait over the change that its own knob makes, in brackets what "
         f"the closed form says. At most {OFF_DIAGONAL:.0%} is asked beside the diagonal.",
         tables.matrix(found),
-        _picture("matrix"),
+        _picture("matrix", pictures),
     ]
 
 
-def _compiled(found: Sequence[Recovered]) -> list[str]:
+def _compiled(found: Sequence[Recovered], pictures: Collection[str]) -> list[str]:
     """The section of level 2."""
     if not found:
         return []
@@ -120,7 +119,7 @@ def _compiled(found: Sequence[Recovered]) -> list[str]:
         "which no interval over scenarios knows of. Kendall's tau is over the pairs whose planted values differ by "
         "more than two standard errors.",
         tables.panel(found),
-        _picture("panel"),
+        _picture("panel", pictures),
     ]
 
 
