@@ -769,6 +769,16 @@ def test_conditional_coverage_is_by_the_truth_of_the_replicate(tmp_path: Path) -
     assert (found.coverage, found.conditional, found.rejected) == (0.0, 1.0, 0.0)
 
 
+def test_replicates_of_a_trait_are_those_that_have_it(tmp_path: Path) -> None:
+    """Unranked traits are estimated in the first replicates only: the others do not make their shares any surer."""
+    numbers: list[float | None] = [0.4, 0.3, 0.5, 0.01, 1.0, 0.4]
+    rows = [line(HAND, s, {"dampening": numbers, **({"shock_absorption": numbers} if s < 2 else {})}) for s in range(5)]
+    (tmp_path / "by-hand.jsonl").write_text("".join(rows))
+    found = {s.trait: s for s in summaries(tmp_path, [HAND])}
+    assert {t: s.replicates for t, s in found.items()} == {"dampening": 5, "shock_absorption": 2}
+    assert found["shock_absorption"].error(1.0) > found["dampening"].error(1.0)
+
+
 def test_without_valid_replicates_there_are_no_numbers(tmp_path: Path) -> None:
     """None valid: validity 0, the truth, and nothing else. One valid: no spread."""
     invalid: list[float | None] = [None, None, None, None, 0.0, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -114,25 +115,29 @@ def test_shuffled_labels_know_of_no_emotion() -> None:
 
 
 def test_shuffled_labels_find_nothing_in_a_phantom_full_of_emotion(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten data sets: under their labels emotions are told apart in all of them; under shuffled ones the distance is as
-    often below 0 as above and (nearly) never significant; nor is anything else of the circumplex and of shocks."""
+    """Under their labels emotions are told apart; under shuffled ones the distance is below 0 or above it in eight data
+    sets, and (nearly) never significant; nor is anything else of the circumplex and of shocks."""
     monkeypatch.setattr(study, "DESIGNS", ("circumplex", "shock"))
     cell = Cell("shuffled-12", MIXED, 12, shuffled=True)
-    mixed = [replicate(cell, s) for s in range(10)]
-    plain = [replicate(replace(cell, shuffled=False), s) for s in range(3)]
+    mixed = [replicate(cell, s) for s in range(8)]
+    plain = [replicate(replace(cell, shuffled=False), s) for s in range(2)]
 
     def significant(found: list[dict[str, Any]], trait: str) -> int:
         return sum(valid == 1 and p is not None and p <= 0.05 for _, _, _, p, valid, _ in (r[trait] for r in found))
 
-    assert significant(plain, "separability") == 3
+    assert significant(plain, "separability") == 2
     assert all(r["separability"][5] == 0.0 for r in mixed)
     assert {r["separability"][0] > 0 for r in mixed} == {True, False}
     counts = {trait: significant(mixed, trait) for trait in mixed[0]}
-    assert max(counts.values()) <= 3  # 4 of 10 at .05: p = .001
+    assert max(counts.values()) <= 3  # 4 of 8 at .05: p = .0004
     assert sum(counts.values()) <= 5
 
 
 # --- compiled phantoms ------------------------------------------------------------------------------------------
+
+
+#: A phantom that several tests read is read once.
+read_once = cache(seeds.states)
 
 
 @pytest.fixture
@@ -140,6 +145,7 @@ def shocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Seeds with the suite of shocks only, cut down to six scenarios."""
     monkeypatch.setattr(seeds, "DESIGNS", ("shock",))
     monkeypatch.setattr(seeds, "SCENARIOS", 6)
+    monkeypatch.setattr(seeds, "states", read_once)
     made = (seeds._suites, seeds._rendered)
     for f in made:
         f.cache_clear()

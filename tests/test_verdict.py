@@ -195,7 +195,7 @@ def test_one_sentence_says_what_power_justifies() -> None:
         for t, (a, b) in spread.items() for n in SIZES
     ]  # fmt: skip
     assert asked(found) == (
-        "192 scenarios are enough for the smallest effect of interest in 2 of 4 traits (51 in joy_bias, 8 in "
+        "192 scenarios are enough for the smallest effect of interest in 2 of 4 traits (51 in joy_bias, ≤ 24 in "
         "half_life); it would ask for 197 in dampening; for tail_retention no number is enough, since the axes alone "
         "vary more."
     )

@@ -178,7 +178,10 @@ def _significant(s: Summary | None) -> str:
 
 
 def _scenarios(n: float) -> str:
-    return "–" if math.isnan(n) else "∞" if math.isinf(n) else str(max(math.ceil(n), 1))
+    """A number of scenarios; below the smallest size that was tried none is known."""
+    if not math.isfinite(n):
+        return "–" if math.isnan(n) else "∞"
+    return str(math.ceil(n)) if n > min(SIZES) else f"≤ {min(SIZES)}"
 
 
 def _estimate(i: dict[str, Any], digits: int) -> list[str]:
