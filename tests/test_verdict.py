@@ -143,9 +143,10 @@ def test_leaderboards_say_it_above_the_table(monkeypatch: pytest.MonkeyPatch, tm
     assert text.count("Calibration:") == page.count("Calibration:") == 1
     assert page.split('<h2 id="dampening-head">')[1].split("<table")[0].count(escape(sentence)) == 1
     monkeypatch.undo()
+    shipped = leaderboard(board.results).to_markdown()
     for name, found in from_json((ROOT / "llmct_bench/traits/calibration.json").read_text("utf-8")).items():
         if ESTIMANDS[name].design == "shock":
-            assert found.sentence in board.to_markdown()
+            assert found.sentence in shipped
 
 
 def test_the_wheel_holds_it(tmp_path: Path) -> None:
