@@ -144,8 +144,9 @@ def verify(
 ) -> None:
     """Is what lies there what was measured? Exit code 1 where it is not, with one line for each finding.
 
-    Files are held against their checksums, estimates against those computed again from the stored scores, and the
-    leaderboard against the one that the results give (with the --title and --note that it was written with).
+    Files are held against their checksums, estimates against those computed again from the stored scores, certificates
+    and fits against what the results tell of them, and the leaderboard against the one that the results give (with the
+    --title and --note that it was written with).
     """
     from llmct_bench.benchmark import result_store
     from llmct_bench.verify import verify as look
