@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmct_bench.affect import ScoreVersions
 from llmct_bench.emotions import BY_NAME, NAMES
 from llmct_bench.traits import ESTIMANDS, Layout, Measurement, TraitEstimate
 from llmct_bench.traits.joy_bias import bias, decisions
@@ -204,6 +206,24 @@ def test_too_few_scenarios_give_a_reason_and_no_interval() -> None:
     assert not e.valid
     assert "needed" in e.reason
     assert math.isnan(e.low)
+
+
+@pytest.mark.parametrize("name", ["neutral_offset", "valence_gain_asymmetry", "dampening", "tail_retention"])
+def test_a_ratio_whose_axes_may_be_nothing_is_invalid(name: str) -> None:
+    """Scenarios that are sure of the denominator, on axes that are not: versions of them are 0 to 2 times as long. The
+    interval has no bounds and the estimate no validity, for that reason; with versions that are alike it has both."""
+    rows = {"circumplex": circumplex_rows({}, 0.5), "shock": shock_rows(0.5, 1.0), "retention": retention_rows(6.0)}
+    m = measurement(rows[ESTIMANDS[name].design])
+
+    def on(*lengths: float) -> TraitEstimate:
+        mixes = np.array(lengths)[:, None, None] * np.eye(len(COLUMNS))
+        versions = ScoreVersions(m.values, mixes, np.zeros(len(lengths), np.int64))
+        return ESTIMANDS[name].estimate(replace(m, versions=versions))
+
+    sure, unsure = on(0.99, 1.0, 1.01), on(0.0, 1.0, 2.0)
+    assert sure.valid
+    assert (unsure.low, unsure.high, unsure.valid) == (-math.inf, math.inf, False)
+    assert "no bounds" in unsure.reason
 
 
 def test_every_estimand_is_declared_in_full() -> None:

@@ -174,13 +174,16 @@ def result(
     details: dict[str, Any] | None = None,
     se_axes: float = 0.0,
 ) -> TraitEstimate:
-    """Assemble a TraitEstimate; the first of ``problems`` (empty strings do not count) makes it invalid. ``se_axes``:
-    the part of the interval's standard error that is the axes'."""
+    """Assemble a TraitEstimate; the first of ``problems`` (empty strings do not count) makes it invalid, and so does an
+    interval without bounds (Fieller's, where the denominator cannot be told from 0). ``se_axes``: the part of the
+    interval's standard error that is the axes'."""
     reasons = [p for p in problems if p]
     if interval.n_clusters < MIN_CLUSTERS:
         reasons.insert(0, f"{interval.n_clusters} scenarios, {MIN_CLUSTERS} are needed for an interval")
     if not reasons and not math.isfinite(interval.estimate):
         reasons.append("the estimate is not a finite number")
+    if not reasons and math.isinf(interval.high - interval.low):
+        reasons.append("the interval has no bounds: with the error of the axes the denominator may be 0")
     values = np.asarray(per_cluster, dtype=np.float64)
     spread = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
     effect = (interval.estimate - null) / spread if spread > 0 else float("nan")
