@@ -16,7 +16,7 @@ import transformers
 
 from llmct_bench import __version__
 from llmct_bench.adapters import AdapterCertificate, LoadedModel, certificate_subject, certify, load, subject_key
-from llmct_bench.affect import AffectFit, LayerChoice, Scores, fit_affect, from_projections, score
+from llmct_bench.affect import AffectFit, LayerChoice, Scores, constants, fit_affect, from_projections, score
 from llmct_bench.calibration import planted
 from llmct_bench.errors import LlmctError, ModelError, ResultError, SuiteError
 from llmct_bench.leaderboards import Leaderboard, leaderboard
@@ -213,6 +213,7 @@ class _Job:
                 "layer": fit.layer.to_json(),
                 "nuisance_dims": list(fit.nuisance_dims),
                 "role_cosine": fit.role_cosine[fit.layer.point].tolist(),
+                **constants(fit).to_json(),
             },
             traits=traits,
             raw=raw_summary(scores, design) if scores else {},

@@ -10,11 +10,12 @@ from llmct_bench.affect.fit import (
 )
 from llmct_bench.affect.layers import LayerChoice, Separable, averages, separable, sums
 from llmct_bench.affect.metric import Metric, fit_metric, n_nuisance
-from llmct_bench.affect.scores import Scores, ScoreVersions, from_projections, score
+from llmct_bench.affect.scores import FitConstants, Scores, ScoreVersions, constants, from_projections, score
 
 __all__ = [
     "PLANE",
     "AffectFit",
+    "FitConstants",
     "LayerChoice",
     "Metric",
     "ScoreVersions",
@@ -23,6 +24,7 @@ __all__ = [
     "Versions",
     "averages",
     "combine",
+    "constants",
     "fit_affect",
     "fit_metric",
     "from_projections",

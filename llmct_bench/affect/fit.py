@@ -14,6 +14,7 @@ pooled over the roles.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +60,9 @@ class AffectFit:
     ``directions`` (n_points, n_scores, d_model) and ``offsets`` (n_roles, n_points, n_scores), float32/float64:
     score = <h, direction> - offset[role]. ``references`` (n_points, n_emotions, d_model): the raw states of the
     seed-compatible reference prompts. ``role_cosine`` (n_points, n_emotions): cosine between the axes fitted on the
-    user's and on the assistant's items alone (a low value means rotation, not dampening).
+    user's and on the assistant's items alone (a low value means rotation, not dampening). ``role_random``: how far
+    the assistant's role shifts neutral text along a random direction at the chosen point, neutral SD (root mean square
+    over directions); NaN where the reference has one role.
     """
 
     scores: tuple[str, ...]
@@ -71,6 +74,23 @@ class AffectFit:
     layer: LayerChoice
     nuisance_dims: tuple[int, ...]
     versions: Versions
+    role_random: float = math.nan
+
+    @property
+    def role_shift(self) -> Floats:
+        """(n_scores,): neutral text in the assistant's role minus in the user's at the chosen point, neutral SD. It is
+        what centring every role on its own mean takes away; NaN where the reference lacks one of them."""
+        return self._assistant_minus_user(self.offsets[:, self.layer.point])
+
+    @property
+    def role_shift_parts(self) -> Floats:
+        """(n_parts,): the same along the directions of ``versions.parts``."""
+        return self._assistant_minus_user(self.versions.offsets)
+
+    def _assistant_minus_user(self, by_role: Floats) -> Floats:
+        if not {"assistant", "user"} <= set(self.roles):
+            return np.full(by_role.shape[1], np.nan)
+        return np.asarray(by_role[self.roles.index("assistant")] - by_role[self.roles.index("user")])
 
     def save(self, path: Path) -> None:
         """Write as safetensors; everything that is not an array goes into the header."""
@@ -81,6 +101,7 @@ class AffectFit:
                     "roles": self.roles,
                     "layer": self.layer.to_json(),
                     "nuisance_dims": self.nuisance_dims,
+                    "role_random": self.role_random,
                 }
             )
         }
@@ -108,6 +129,7 @@ def load_fit(path: Path) -> AffectFit:
         layer=LayerChoice.from_json(header["layer"]),
         nuisance_dims=tuple(header["nuisance_dims"]),
         versions=versions,
+        role_random=header["role_random"],
         **arrays,
     )
 
@@ -140,6 +162,7 @@ def fit_affect(states: States) -> AffectFit:
         layer,
         tuple(len(m.nuisance) for m in metrics),
         _versions(states.array[:, layer.point], index, metrics[layer.point]),
+        _role_random(states.array[:, layer.point], index, metrics[layer.point]),
     )
 
 
@@ -231,6 +254,23 @@ def _versions(h: NDArray[np.float32], index: pd.DataFrame, metric: Metric) -> Ve
     offsets = np.stack([parts @ metric.mean[r] for r in metric.mean])
     mixed = np.stack(mixes) if mixes else np.empty((0, len(plain), len(parts)))
     return Versions(parts.astype(np.float32), offsets, mixed, labels)
+
+
+def _role_random(h: NDArray[np.float32], index: pd.DataFrame, metric: Metric) -> float:
+    """sqrt(|P_perp delta|^2 / tr Sigma), delta = mu_assistant - mu_user and Sigma the covariance of neutral z: the root
+    mean square over random directions of the role's shift, in the SD of such a direction. |P_perp delta|^2 is the
+    product of a FIT and a DEV estimate of delta, to which noise adds nothing."""
+    if not {"assistant", "user"} <= set(metric.mean):
+        return math.nan
+    split, emotion, role = (index[c].to_numpy() for c in ("split", "emotion", "role"))
+    held_out = (split == "dev") & (emotion == NEUTRAL)
+    z, place = metric.z(h[held_out], role[held_out]), role[held_out]
+    fitted = metric.mean["assistant"] - metric.mean["user"]
+    fitted = fitted - (fitted @ metric.nuisance.T) @ metric.nuisance
+    found = fitted + z[place == "assistant"].mean(axis=0) - z[place == "user"].mean(axis=0)
+    residual = np.concatenate([z[place == r] - z[place == r].mean(axis=0) for r in metric.mean])
+    total = float((residual**2).sum()) / max(len(z) - len(metric.mean), 1)
+    return float(np.sqrt(max(float(fitted @ found), 0.0) / max(total, 1e-24)))
 
 
 def _axes(z: Floats, rows: NDArray[np.bool_], emotion: NDArray[np.object_]) -> Floats:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,12 +23,13 @@ class ScoreVersions:
     """What the scores at the chosen point would be on other axes (see `affect.fit.Versions`).
 
     ``parts`` (n_readouts, n_parts): projections on the wordings of the reference, offset taken away; ``mixes``
-    (n_versions, n_scores, n_parts); ``strata`` (n_versions,).
+    (n_versions, n_scores, n_parts); ``strata`` (n_versions,); ``role_shift`` (n_parts,): see `FitConstants`.
     """
 
     parts: Floats
     mixes: Floats
     strata: NDArray[np.int64]
+    role_shift: Floats
 
     def __iter__(self) -> Iterator[Floats]:
         """Scores (n_readouts, n_scores) of one version after the other."""
@@ -39,10 +42,39 @@ class ScoreVersions:
 
 
 @dataclass(frozen=True)
+class FitConstants:
+    """What a fit knows at its chosen point that no score tells: ``role_shift`` (n_scores,), neutral text in the
+    assistant's role minus in the user's, which centring takes away, and ``role_random``, how large it is along random
+    directions; both in neutral SD (see `AffectFit`)."""
+
+    role_shift: Floats
+    role_random: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; numbers that are not known as None."""
+        return {
+            "role_shift": [_known(v) for v in self.role_shift.tolist()],
+            "role_random": _known(self.role_random),
+        }
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> FitConstants:
+        """Back from `to_json`."""
+        shift = np.array([math.nan if v is None else v for v in data["role_shift"]], np.float64)
+        random = data["role_random"]
+        return FitConstants(shift, math.nan if random is None else float(random))
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
 class Scores:
     """``values`` (n_readouts, n_points, n_scores): corrected scores in neutral SD, columns ``names``; ``raw``
     (n_readouts, n_points, n_emotions): seed-compatible cosines with the reference prompts, columns ``raw_names``;
-    ``index`` as in `States`; ``versions``: the scores on other axes, where they are known."""
+    ``index`` as in `States`; ``versions``: the scores on other axes, and ``constants`` of the fit, where they are
+    known."""
 
     values: Floats
     raw: Floats
@@ -50,6 +82,7 @@ class Scores:
     names: tuple[str, ...]
     raw_names: tuple[str, ...] = NAMES
     versions: ScoreVersions | None = None
+    constants: FitConstants | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """Long table: one row a readout x point, one column a score (``joy``) and a cosine (``raw_joy``)."""
@@ -81,7 +114,8 @@ def score(states: States, fit: AffectFit) -> Scores:
     values = project(states.array, states.index, fit.directions, fit.offsets, fit.roles)
     parts = states.array[:, fit.layer.point].astype(np.float64) @ fit.versions.parts.T.astype(np.float64)
     versions = _versions(parts, states.index, fit)
-    return Scores(values, _cosines(states.last, fit.references), states.index, fit.scores, versions=versions)
+    raw = _cosines(states.last, fit.references)
+    return Scores(values, raw, states.index, fit.scores, versions=versions, constants=constants(fit))
 
 
 def from_projections(found: Projections, fit: AffectFit) -> Scores:
@@ -89,13 +123,18 @@ def from_projections(found: Projections, fit: AffectFit) -> Scores:
     same numbers as `score` gives for its states. Without those on ``fit.versions.parts`` there are no versions."""
     values = shift(found.values, found.index, fit.offsets, fit.roles)
     versions = _versions(found.parts, found.index, fit) if found.parts.shape[1] else None
-    return Scores(values, found.cosines, found.index, fit.scores, versions=versions)
+    return Scores(values, found.cosines, found.index, fit.scores, versions=versions, constants=constants(fit))
+
+
+def constants(fit: AffectFit) -> FitConstants:
+    """Those of a fit."""
+    return FitConstants(fit.role_shift, fit.role_random)
 
 
 def _versions(parts: Floats, index: pd.DataFrame, fit: AffectFit) -> ScoreVersions:
     v = fit.versions
     own = shift(parts[:, None, :], index, v.offsets[:, None, :], fit.roles)[:, 0]
-    return ScoreVersions(own, v.mixes, v.strata)
+    return ScoreVersions(own, v.mixes, v.strata, fit.role_shift_parts)
 
 
 def _cosines(last: NDArray[np.float32], references: NDArray[np.float32]) -> Floats:

@@ -217,5 +217,7 @@ def planted_traits(design: str, scenarios: int, knobs: Knobs, metric: Metric | N
     layout = design_layout(design, _FEW)  # noise-free scenarios are all alike
     axes = directions(knobs, metric)
     emotions = axes[: len(NAMES)]
-    true = TrueScores(layout, expected(layout, knobs) @ axes.T, emotions @ neutral_covariance(knobs) @ emotions.T)
+    noise = emotions @ neutral_covariance(knobs) @ emotions.T
+    # no role's mean is taken away here, so that none is missing
+    true = TrueScores(layout, expected(layout, knobs) @ axes.T, noise, np.zeros(len(axes)))
     return true_traits(true, design, scenarios / _FEW)

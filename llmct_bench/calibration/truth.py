@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm, qmc
 
-from llmct_bench.affect import PLANE, separable
+from llmct_bench.affect import PLANE, FitConstants, separable
 from llmct_bench.emotions import BY_NAME, NAMES, NEUTRAL
 from llmct_bench.models import PhantomSpec
 from llmct_bench.models.phantoms.mechanism import loads, word_noise
@@ -76,6 +76,11 @@ class TrueAxes:
         origin = np.stack([self.neutral[r] for r in felt.index["role"]])
         return (felt.emotion - origin) @ self.axes.T
 
+    @property
+    def role_shift(self) -> Floats:
+        """(n_scores,): what a readout's own origin takes away in the assistant's role more than in the user's."""
+        return np.asarray(self.axes @ (self.neutral["assistant"] - self.neutral["user"]))
+
 
 def true_axes(reference: Felt) -> TrueAxes:
     """Axes and units from the closed-form states of the reference suite."""
@@ -100,17 +105,20 @@ def true_axes(reference: Felt) -> TrueAxes:
 
 @dataclass(frozen=True)
 class TrueScores:
-    """The noise-free scores (n_readouts, n_scores) of a suite as an estimand sees them, and the covariance (n_emotions,
-    n_emotions) of what noise adds to the scores of the emotions."""
+    """The noise-free scores (n_readouts, n_scores) of a suite as an estimand sees them, the covariance (n_emotions,
+    n_emotions) of what noise adds to the scores of the emotions, and what the assistant's role shifts that the scores
+    do not tell (n_scores,)."""
 
     layout: Layout
     values: Floats
     noise: Floats
+    role_shift: Floats
 
     @property
     def measurement(self) -> Measurement:
         """As an estimand sees them."""
-        return Measurement(self.layout, self.values, (*NAMES, *PLANE), self.values[:, None, :], 0.0)
+        fit = FitConstants(self.role_shift, 0.0)
+        return Measurement(self.layout, self.values, (*NAMES, *PLANE), self.values[:, None, :], 0.0, constants=fit)
 
 
 def true_scores(felt: Felt, axes: TrueAxes) -> TrueScores:
@@ -118,7 +126,8 @@ def true_scores(felt: Felt, axes: TrueAxes) -> TrueScores:
     keep = felt.index["keyworded"].to_numpy(bool)
     index = felt.index[keep].reset_index(drop=True)
     emotions = axes.axes[: len(NAMES)]
-    return TrueScores(Layout(index), axes.scores(felt)[keep], np.atleast_2d(np.cov((felt.noise[keep] @ emotions.T).T)))
+    noise = np.atleast_2d(np.cov((felt.noise[keep] @ emotions.T).T))
+    return TrueScores(Layout(index), axes.scores(felt)[keep], noise, axes.role_shift)
 
 
 def planted(spec: PhantomSpec, words: list[str], reference: Rendered, suite: Rendered, design: str) -> dict[str, float]:

@@ -12,7 +12,7 @@ from llmct_bench.errors import ResultError
 from llmct_bench.traits import TraitEstimate
 
 #: Raised whenever the meaning of a stored number changes; older results are then measured again.
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from llmct_bench.adapters import AdapterCertificate
-from llmct_bench.affect import AffectFit, Scores, ScoreVersions, load_fit
+from llmct_bench.affect import AffectFit, FitConstants, Scores, ScoreVersions, load_fit
 from llmct_bench.errors import ResultError
 from llmct_bench.results.schema import ResultCard
 from llmct_bench.results.sums import write_sums
@@ -92,8 +92,9 @@ class ResultStore:
             for column in frame.columns:
                 if isinstance(frame[column].dtype, pd.CategoricalDtype):
                     frame[column] = frame[column].astype(str)
-            scores = Scores.from_frame(frame)
-        except (OSError, ValueError, KeyError) as error:
+            known = FitConstants.from_json(card.fit) if "role_shift" in card.fit else None
+            scores = replace(Scores.from_frame(frame), constants=known)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ResultError(f"{path} cannot be read: run the model on {card.suite} again") from error
         try:
             versions = ScoreVersions(**load_file(path.with_name(_VERSIONS)))

@@ -8,6 +8,7 @@ from llmct_bench.traits import (
     joy_bias,
     memory_decay,
     neutral_offset,
+    persona_offset,
     selectivity,
     separability,
     shock_absorption,
@@ -28,6 +29,7 @@ ESTIMANDS: dict[str, Estimand] = {
         selectivity.ESTIMAND,
         dampening.ESTIMAND,
         shock_absorption.ESTIMAND,
+        persona_offset.ESTIMAND,
         memory_decay.TAIL_RETENTION,
         memory_decay.HALF_LIFE,
     )

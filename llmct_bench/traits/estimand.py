@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
-from llmct_bench.affect import LayerChoice, Scores, ScoreVersions, averages
+from llmct_bench.affect import FitConstants, LayerChoice, Scores, ScoreVersions, averages
 from llmct_bench.emotions import NAMES
 from llmct_bench.stats import MIN_CLUSTERS, Interval, LeftOut, left_out
 
@@ -40,7 +40,8 @@ class Measurement:
     """What an estimand sees: the scores of one suite, at the layer that was chosen on other data.
 
     ``values`` (n_readouts, n_scores) in neutral SD at that layer, columns ``names``; ``profile`` (n_readouts, n_points,
-    n_scores) at all of them; ``versions``: the scores at that layer on other axes.
+    n_scores) at all of them; ``versions``: the scores at that layer on other axes; ``constants``: what the fit knows
+    beside them.
     """
 
     layout: Layout
@@ -50,6 +51,7 @@ class Measurement:
     depth: float
     role_cosine: dict[str, float] = field(default_factory=dict)
     versions: ScoreVersions | None = None
+    constants: FitConstants | None = None
 
     def error(self, statistic: Callable[[Floats], ArrayLike]) -> LeftOut | None:
         """What ``statistic`` of the scores (n_readouts, n_scores) inherits from the axes; None where their versions are
@@ -89,6 +91,7 @@ def measure(
         layer.depth,
         {e: float(c) for e, c in zip(NAMES, role_cosine, strict=True)},
         versions,
+        scores.constants,
     )
 
 
