@@ -196,6 +196,9 @@ class _Job:
         else:
             self.session.progress.message(f"{self.model.card.name} · {suite.key}: the model can read no item")
             traits = unavailable(design, f"the model can read no item (context {self.model.context} tokens)")
+        known = constants(fit).to_json()
+        if suite is not self.reference:
+            known["backbone"] = None  # a trait of the reference; others need not carry it
         card = ResultCard(
             key=key,
             model=self.model.facts(),
@@ -213,7 +216,7 @@ class _Job:
                 "layer": fit.layer.to_json(),
                 "nuisance_dims": list(fit.nuisance_dims),
                 "role_cosine": fit.role_cosine[fit.layer.point].tolist(),
-                **constants(fit).to_json(),
+                **known,
             },
             traits=traits,
             raw=raw_summary(scores, design) if scores else {},

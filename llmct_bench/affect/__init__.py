@@ -1,5 +1,6 @@
 """Affect: fitting the emotion axes and projecting on them."""
 
+from llmct_bench.affect.backbone import Backbone, Wordings, fit_backbone
 from llmct_bench.affect.fit import (
     PLANE,
     AffectFit,
@@ -15,6 +16,7 @@ from llmct_bench.affect.scores import FitConstants, Scores, ScoreVersions, const
 __all__ = [
     "PLANE",
     "AffectFit",
+    "Backbone",
     "FitConstants",
     "LayerChoice",
     "Metric",
@@ -22,10 +24,12 @@ __all__ = [
     "Scores",
     "Separable",
     "Versions",
+    "Wordings",
     "averages",
     "combine",
     "constants",
     "fit_affect",
+    "fit_backbone",
     "fit_metric",
     "from_projections",
     "load_fit",

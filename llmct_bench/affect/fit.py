@@ -23,6 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from llmct_bench.affect.backbone import Backbone, Wordings, fit_backbone
 from llmct_bench.affect.layers import LayerChoice, averages, choose_layer
 from llmct_bench.affect.metric import Metric, fit_metric
 from llmct_bench.emotions import BY_NAME, NAMES, NEUTRAL
@@ -62,7 +63,7 @@ class AffectFit:
     seed-compatible reference prompts. ``role_cosine`` (n_points, n_emotions): cosine between the axes fitted on the
     user's and on the assistant's items alone (a low value means rotation, not dampening). ``role_random``: how far
     the assistant's role shifts neutral text along a random direction at the chosen point, neutral SD (root mean square
-    over directions); NaN where the reference has one role.
+    over directions); NaN where the reference has one role. ``backbone``: at the chosen point, where it is known.
     """
 
     scores: tuple[str, ...]
@@ -75,6 +76,7 @@ class AffectFit:
     nuisance_dims: tuple[int, ...]
     versions: Versions
     role_random: float = math.nan
+    backbone: Backbone | None = None
 
     @property
     def role_shift(self) -> Floats:
@@ -102,6 +104,7 @@ class AffectFit:
                     "layer": self.layer.to_json(),
                     "nuisance_dims": self.nuisance_dims,
                     "role_random": self.role_random,
+                    "backbone": self.backbone.to_json() if self.backbone is not None else None,
                 }
             )
         }
@@ -130,6 +133,7 @@ def load_fit(path: Path) -> AffectFit:
         nuisance_dims=tuple(header["nuisance_dims"]),
         versions=versions,
         role_random=header["role_random"],
+        backbone=Backbone.from_json(header["backbone"]) if header["backbone"] is not None else None,
         **arrays,
     )
 
@@ -152,6 +156,9 @@ def fit_affect(states: States) -> AffectFit:
     directions, offsets = np.stack([a[0] for a in axes]), np.stack([a[1] for a in axes], axis=1)
     dev = project(states.array[dev_rows.to_numpy()], index[dev_rows], directions, offsets, roles)
     layer = choose_layer(dev[:, :, : len(NAMES)], index[dev_rows])
+    chosen, metric = states.array[:, layer.point], metrics[layer.point]
+    z = metric.z(chosen, index["role"].to_numpy())
+    words = _wordings(z, index)
     return AffectFit(
         (*NAMES, *PLANE),
         roles,
@@ -161,8 +168,9 @@ def fit_affect(states: States) -> AffectFit:
         np.stack([a[2] for a in axes]),
         layer,
         tuple(len(m.nuisance) for m in metrics),
-        _versions(states.array[:, layer.point], index, metrics[layer.point]),
-        _role_random(states.array[:, layer.point], index, metrics[layer.point]),
+        _versions(z, index, metric, words),
+        _role_random(z, index, metric),
+        fit_backbone(z, index, words, z.shape[1] - len(metric.nuisance)),
     )
 
 
@@ -204,59 +212,49 @@ def _fit_axes(h: NDArray[np.float32], index: pd.DataFrame, metric: Metric) -> tu
     return direction, offsets, cosine
 
 
-def _versions(h: NDArray[np.float32], index: pd.DataFrame, metric: Metric) -> Versions:
-    """The wordings of the reference, and what the axes are without each of them."""
-    split, emotion, role = (index[c].to_numpy() for c in ("split", "emotion", "role"))
-    z = metric.z(h, role)
-    where = np.flatnonzero((split == "fit") & np.isin(emotion, NAMES))
-    fit = index.iloc[where]
+def _wordings(z: Floats, index: pd.DataFrame) -> Wordings:
+    """The emotional wordings of the FIT split, from z (n_readouts, d) of all readouts."""
+    where = np.flatnonzero(((index["split"] == "fit") & index["emotion"].isin(NAMES)).to_numpy())
+    fit, own = index.iloc[where], z[where]
     # topics differ, and a wording stands in some of them only: what a topic adds to all emotions is no wording's error
     topic = pd.factorize(fit["scenario"])[0]
-    shared = averages(topic, int(topic.max()) + 1) @ z[where]
-    z[where] += z[where].mean(axis=0) - shared[topic]
+    own = own + (own.mean(axis=0) - (averages(topic, int(topic.max()) + 1) @ own)[topic])
     wording = fit["item"].str.rsplit("/", n=1).str[-1].to_numpy()  # .../joy-2-merry
-    units: list[tuple[str, int]] = []  # (emotion, stratum) of each part
-    means, counts, strata = [], [], 0
-    for name in NAMES:
+    means, counts = [], []
+    units: list[tuple[int, int, int]] = []  # emotion, level and stratum of each wording
+    for emotion, name in enumerate(NAMES):
         for level in sorted(fit.loc[fit["emotion"] == name, "intensity"].unique()):
             cell = ((fit["emotion"] == name) & (fit["intensity"] == level)).to_numpy()
             names, place = np.unique(wording[cell], return_inverse=True)
-            place = place % _MOST_UNITS
+            place, stratum = place % _MOST_UNITS, units[-1][2] + 1 if units else 0
             for unit in range(min(len(names), _MOST_UNITS)):
-                rows = where[cell][place == unit]
-                means.append(z[rows].mean(axis=0))
+                rows = np.flatnonzero(cell)[place == unit]
+                means.append(own[rows].mean(axis=0))
                 counts.append(float(len(rows)))
-                units.append((name, strata))
-            strata += 1
-    parts, weight = np.stack(means), np.array(counts)
-    owner, stratum = np.array([u[0] for u in units]), np.array([u[1] for u in units])
+                units.append((emotion, int(level), stratum))
+    owner, levels, strata = np.array(units).T
+    return Wordings(np.stack(means), np.array(counts), owner.astype(np.intp), levels, strata)
 
-    def mix(left_out: int | None) -> Floats:
-        """Raw axes (n_scores, n_parts): the cells keep their weights whatever is left out of them."""
-        kept = weight.copy()
-        if left_out is not None:
-            kept[left_out] = 0.0
-        cell = np.array([weight[stratum == s].sum() / max(kept[stratum == s].sum(), 1e-300) for s in stratum])
-        share = kept * cell
-        means = np.stack([np.where(owner == e, share, 0.0) / weight[owner == e].sum() for e in NAMES])
-        return combine(means)
 
+def _versions(z: Floats, index: pd.DataFrame, metric: Metric, words: Wordings) -> Versions:
+    """What the axes are without each of the wordings."""
+    split, emotion, role = (index[c].to_numpy() for c in ("split", "emotion", "role"))
+    parts = words.means
     held_out = (split == "dev") & (emotion == NEUTRAL)
     seen, place = z[held_out] @ parts.T, role[held_out]
     group = pd.factorize(index.loc[held_out, "scenario"])[0] % _TOPIC_GROUPS
     groups = np.unique(group) if len(np.unique(group)) > 1 else np.empty(0, np.intp)
-    plain = mix(None)
-    alone = np.array([(stratum == s).sum() > 1 for s in stratum])
-    versions = [(mix(int(u)), _spread(seen, place)) for u in np.flatnonzero(alone)]
+    plain = combine(words.shares())
+    versions = [(combine(words.shares(int(u))), _spread(seen, place)) for u in words.removable]
     versions += [(plain, _spread(seen[group != g], place[group != g])) for g in groups]
-    labels = np.array([*stratum[alone], *[strata] * len(groups)], np.int64)
+    labels = np.array([*words.stratum[words.removable], *[words.stratum.max() + 1] * len(groups)], np.int64)
     mixes = [m / np.sqrt(np.maximum(np.einsum("kp,pq,kq->k", m, s, m), 1e-24))[:, None] for m, s in versions]
     offsets = np.stack([parts @ metric.mean[r] for r in metric.mean])
     mixed = np.stack(mixes) if mixes else np.empty((0, len(plain), len(parts)))
     return Versions(parts.astype(np.float32), offsets, mixed, labels)
 
 
-def _role_random(h: NDArray[np.float32], index: pd.DataFrame, metric: Metric) -> float:
+def _role_random(z: Floats, index: pd.DataFrame, metric: Metric) -> float:
     """sqrt(|P_perp delta|^2 / tr Sigma), delta = mu_assistant - mu_user and Sigma the covariance of neutral z: the root
     mean square over random directions of the role's shift, in the SD of such a direction. |P_perp delta|^2 is the
     product of a FIT and a DEV estimate of delta, to which noise adds nothing."""
@@ -264,7 +262,7 @@ def _role_random(h: NDArray[np.float32], index: pd.DataFrame, metric: Metric) ->
         return math.nan
     split, emotion, role = (index[c].to_numpy() for c in ("split", "emotion", "role"))
     held_out = (split == "dev") & (emotion == NEUTRAL)
-    z, place = metric.z(h[held_out], role[held_out]), role[held_out]
+    z, place = z[held_out], role[held_out]
     fitted = metric.mean["assistant"] - metric.mean["user"]
     fitted = fitted - (fitted @ metric.nuisance.T) @ metric.nuisance
     found = fitted + z[place == "assistant"].mean(axis=0) - z[place == "user"].mean(axis=0)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from llmct_bench.affect.backbone import Backbone
 from llmct_bench.affect.fit import AffectFit, project, shift
 from llmct_bench.emotions import NAMES
 from llmct_bench.scanner import Projections, States
@@ -45,24 +46,30 @@ class ScoreVersions:
 class FitConstants:
     """What a fit knows at its chosen point that no score tells: ``role_shift`` (n_scores,), neutral text in the
     assistant's role minus in the user's, which centring takes away, and ``role_random``, how large it is along random
-    directions; both in neutral SD (see `AffectFit`)."""
+    directions, both in neutral SD; ``backbone`` (see `AffectFit`)."""
 
     role_shift: Floats
     role_random: float
+    backbone: Backbone | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; numbers that are not known as None."""
         return {
             "role_shift": [_known(v) for v in self.role_shift.tolist()],
             "role_random": _known(self.role_random),
+            "backbone": self.backbone.to_json() if self.backbone is not None else None,
         }
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> FitConstants:
         """Back from `to_json`."""
         shift = np.array([math.nan if v is None else v for v in data["role_shift"]], np.float64)
-        random = data["role_random"]
-        return FitConstants(shift, math.nan if random is None else float(random))
+        random, backbone = data["role_random"], data["backbone"]
+        return FitConstants(
+            shift,
+            math.nan if random is None else float(random),
+            Backbone.from_json(backbone) if backbone is not None else None,
+        )
 
 
 def _known(value: float) -> float | None:
@@ -128,7 +135,7 @@ def from_projections(found: Projections, fit: AffectFit) -> Scores:
 
 def constants(fit: AffectFit) -> FitConstants:
     """Those of a fit."""
-    return FitConstants(fit.role_shift, fit.role_random)
+    return FitConstants(fit.role_shift, fit.role_random, fit.backbone)
 
 
 def _versions(parts: Floats, index: pd.DataFrame, fit: AffectFit) -> ScoreVersions:

@@ -30,7 +30,7 @@ INTEREST = dict.fromkeys(ESTIMANDS, 0.2) | {"half_life": 1.0}
 @cache
 def truths(cell: Cell) -> dict[str, float]:
     """The planted value of every trait in a cell."""
-    return {k: v for d in DESIGNS for k, v in planted_traits(d, cell.scenarios, cell.told).items()}
+    return {k: v for d in ("reference", *DESIGNS) for k, v in planted_traits(d, cell.scenarios, cell.told).items()}
 
 
 @dataclass(frozen=True)

@@ -116,9 +116,12 @@ def replicate(cell: Cell, seed: int) -> dict[str, list[float | None]]:
     metric = fit_metric(reference.array[:, 0], reference.index, fit.roles)
     cosine = fit.role_cosine[fit.layer.point].tolist()
     found: dict[str, list[float | None]] = {}
-    for design in DESIGNS:
-        layout = design_layout(design, cell.scenarios)
-        scores = score(drawn(layout), fit)
+    for design in ("reference", *DESIGNS):
+        own = design == "reference"
+        if own and seed >= _UNRANKED:  # it has no trait with ranks
+            continue
+        layout = reference_layout() if own else design_layout(design, cell.scenarios)
+        scores = score(reference if own else drawn(layout), fit)
         given = planted_traits(design, cell.scenarios, cell.told, metric)
         measured = measure(scores, fit.layer, cosine, layout=layout)
         for e in ESTIMANDS.values():

@@ -2,6 +2,7 @@
 
 from llmct_bench.stats import MIN_CLUSTERS
 from llmct_bench.traits import (
+    backbone,
     dampening,
     default_share,
     geometry,
@@ -21,6 +22,7 @@ ESTIMANDS: dict[str, Estimand] = {
     e.name: e
     for e in (
         separability.ESTIMAND,
+        backbone.ESTIMAND,
         joy_bias.ESTIMAND,
         neutral_offset.ESTIMAND,
         default_share.ESTIMAND,

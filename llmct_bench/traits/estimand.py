@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -80,7 +80,10 @@ def measure(
     if without:
         names = [f"{item}[{read}]" for item, read in zip(scores.index["item"], scores.index["read"], strict=True)]
         keep = keep & ~np.isin(names, list(without))
-    profile, versions = scores.values, scores.versions
+    profile, versions, constants = scores.values, scores.versions, scores.constants
+    if without and constants is not None and constants.backbone is not None:
+        lost = set(scores.index["scenario"][np.isin(names, list(without))])
+        constants = replace(constants, backbone=constants.backbone.lacking(lost))
     if not keep.all():
         profile, versions = profile[keep], versions.rows(keep) if versions is not None else None
     return Measurement(
@@ -91,7 +94,7 @@ def measure(
         layer.depth,
         {e: float(c) for e, c in zip(NAMES, role_cosine, strict=True)},
         versions,
-        scores.constants,
+        constants,
     )
 
 
