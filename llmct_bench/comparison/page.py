@@ -32,7 +32,7 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     share a trait. The same results give the same bytes. Raises ResultError when the disk refuses."""
     name, rows = file_name(comparison.models), profile_rows(comparison)
     figures: list[Path] = []
-    with drawing(folder / "figures"):
+    with drawing(folder / "figures", comparison.models):
         if rows:
             figures = save(profile(comparison, rows), folder / "figures", name)
     captions = {name: CAPTION} if figures else {}
