@@ -75,7 +75,7 @@ def rejections(folder: Path) -> list[Rejections]:
     found = []
     for run in RUNS:
         rows = read(folder, run)
-        for trait in ESTIMANDS if rows else ():
+        for trait in (t for t in ESTIMANDS if rows and all(t in r["traits"] for r in rows)):
             valid = [p for *_, p, ok, _ in (r["traits"][trait] for r in rows) if ok]
             rejected = sum(p is not None and p <= 0.05 for p in valid)
             interval = binomtest(rejected, len(rows)).proportion_ci(method="exact")
