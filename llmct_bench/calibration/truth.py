@@ -24,13 +24,17 @@ from llmct_bench.models.phantoms.tokenizer import ROLE_MARKERS
 from llmct_bench.models.phantoms.truth import axis_noise, axis_states
 from llmct_bench.scanner import Rendered
 from llmct_bench.scanner.trie import chains
-from llmct_bench.stats import crossnobis
+from llmct_bench.stats import cross_distances, crossnobis
 from llmct_bench.traits import ESTIMANDS, Layout, Measurement
+from llmct_bench.traits.circumplex_rsa import circumplex, correlation
+from llmct_bench.traits.distances import geometry
 from llmct_bench.traits.joy_bias import SMOOTH, bias, decision_precision, decisions
 
 Floats = NDArray[np.float64]
 #: Points of a quasi-random sequence on which decisions under noise are averaged: 2 to this power.
 _POINTS = 12
+#: Draws of noise over which rank correlations are averaged.
+_NOISES = 64
 
 
 @dataclass(frozen=True)
@@ -174,12 +178,30 @@ def _selectivity(true: TrueScores, times: float) -> float:
     return gain if np.isfinite(gain) else 0.0
 
 
+def _circumplex_rsa(true: TrueScores, times: float) -> float:
+    """Noise in the distances lowers every rank correlation: the mean over drawn noise, on Fisher's z, at the number of
+    scenarios."""
+    index = true.layout.index
+    if np.allclose(true.values, true.values[0]) or not set(NAMES) <= set(index["emotion"]):
+        return float("nan")
+    design, space = true.layout.made(circumplex), geometry(true.values, index, true.noise)
+    n = round(len(space.scenarios) * times)
+    means = np.resize(space.means, (n, *space.means.shape[1:]))
+    rng, nothing, found = np.random.default_rng(0), np.zeros(means.shape[-1]), []
+    for _ in range(_NOISES):
+        noisy = means + rng.multivariate_normal(nothing, true.noise, means.shape[:2], method="eigh")
+        distances = cross_distances(noisy, space.precision, np.ones((1, n)))[0][design.above]
+        found.append(np.arctanh(correlation(distances, design.distances)))
+    return float(np.tanh(np.mean(found)))
+
+
 #: Traits that are defined relative to noise.
 _UNDER_NOISE: dict[str, Callable[[TrueScores, float], float]] = {
     "separability": _separability,
     "joy_bias": _joy_bias,
     "default_share": _default_share,
     "selectivity": _selectivity,
+    "circumplex_rsa": _circumplex_rsa,
 }
 
 

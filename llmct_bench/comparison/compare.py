@@ -10,12 +10,13 @@ from itertools import combinations
 from llmct_bench.affect import LayerChoice, Scores
 from llmct_bench.comparison.axes import OnAxes
 from llmct_bench.comparison.differences import LOGARITHMIC, MARGIN, Difference, adjusted, paired
-from llmct_bench.comparison.geometry import Similarity, geometry, similarity
+from llmct_bench.comparison.geometry import Similarity, similarity
 from llmct_bench.errors import ResultError, UnknownName
 from llmct_bench.models.cards import registry
 from llmct_bench.results import ResultCard, labels
 from llmct_bench.stats import Interval
 from llmct_bench.traits import ESTIMANDS, Measurement, TraitEstimate, estimate_all, measure
+from llmct_bench.traits.distances import geometry
 
 #: More models are no comparison by pairs but a leaderboard.
 MOST = 6

@@ -17,6 +17,7 @@ from llmct_bench.stats.ranks import rank_intervals
 from llmct_bench.stats.ratio import fieller
 from llmct_bench.stats.reliability import detectable_change, spearman_brown, split_half
 from llmct_bench.stats.resampling import BootstrapT, FlipTest, bootstrap_counts, bootstrap_t, sign_flip_map
+from llmct_bench.stats.similarity import cross_distances, halves, mantel, orders, rank_correlations
 
 __all__ = [
     "MIN_CLUSTERS",
@@ -33,16 +34,21 @@ __all__ = [
     "cluster_means",
     "cluster_t",
     "compare_decays",
+    "cross_distances",
     "crossnobis",
     "decision_rates",
     "detectable_change",
     "fieller",
     "fit_half_life",
     "half_lives",
+    "halves",
     "hartung_knapp",
     "holm",
     "jackknife_t",
     "left_out",
+    "mantel",
+    "orders",
+    "rank_correlations",
     "rank_intervals",
     "sign_flip",
     "sign_flip_map",

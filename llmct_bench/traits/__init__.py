@@ -3,6 +3,7 @@
 from llmct_bench.stats import MIN_CLUSTERS
 from llmct_bench.traits import (
     backbone,
+    circumplex_rsa,
     dampening,
     default_share,
     geometry,
@@ -28,6 +29,7 @@ ESTIMANDS: dict[str, Estimand] = {
         default_share.ESTIMAND,
         valence_gain.ESTIMAND,
         geometry.ESTIMAND,
+        circumplex_rsa.ESTIMAND,
         selectivity.ESTIMAND,
         dampening.ESTIMAND,
         shock_absorption.ESTIMAND,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations, permutations
-from math import factorial
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from llmct_bench.affect import averages
 from llmct_bench.emotions import ALL_NAMES, BY_NAME, NAMES
-from llmct_bench.stats import Interval, cluster_t, crossnobis, jackknife_t, t_interval
+from llmct_bench.stats import Interval, cluster_t, crossnobis, jackknife_t, orders, t_interval
 from llmct_bench.traits.estimand import Estimand, Measurement, TraitEstimate, complete, no_estimate, result
 
 NAME = "circumplex_geometry"
@@ -157,20 +156,17 @@ def permuted_p(means: Floats, cells: Cells) -> dict[str, float]:
     hands (``means``: n_cells x n_scores; an emotion keeps its intensities together): over all orders of the emotions
     where those are fewer than `_DRAWS`, otherwise random ones."""
     k = len(cells.emotions)
-    if factorial(k) <= _DRAWS:
-        orders, more = np.array(list(permutations(range(k)))), 0
-    else:
-        rng = np.random.default_rng(0)
-        orders, more = np.array([rng.permutation(k) for _ in range(_DRAWS)]), 1
+    others, exact = orders(k, _DRAWS)
+    more = 0 if exact else 1
     p = means[:, : len(NAMES)]
     pcs = np.linalg.svd(p - p.mean(axis=0), full_matrices=False)[0][:, :2]
-    given = np.concatenate([np.arange(k)[None], orders])
+    given = np.concatenate([np.arange(k)[None], others])
     place = _standard(_coordinates(cells.emotions)[given[:, cells.owner]] * cells.intensity[:, None])
     r = np.abs(np.einsum("ck,nck->nk", pcs, place))
     table = np.column_stack([r[:, 0], r.sum(axis=1)])
     reached = (table[1:] >= table[0] - 1e-9).sum(axis=0) + more  # equal ones stay equal
-    valence, both = reached / (len(orders) + more)
-    return {"valence": float(valence), "both": float(both), "permutations": float(len(orders))}
+    valence, both = reached / (len(others) + more)
+    return {"valence": float(valence), "both": float(both), "permutations": float(len(others))}
 
 
 ESTIMAND = Estimand(
