@@ -81,7 +81,7 @@ def noise(layout: Layout, knobs: Knobs, seed: int) -> np.ndarray:
 @cache
 def all_traits(knobs: Knobs, scenarios: int = 6) -> dict[str, float]:
     """The planted value of every trait."""
-    return {k: v for d in DESIGNS for k, v in planted_traits(d, scenarios, knobs).items()}
+    return {k: v for d in ("reference", *DESIGNS) for k, v in planted_traits(d, scenarios, knobs).items()}
 
 
 # --- drawn states -----------------------------------------------------------------------------------------------
@@ -330,11 +330,12 @@ def test_tail_and_half_life_follow_from_the_half_life(half_life: float) -> None:
 
 
 def test_the_plain_phantom_is_at_the_nulls() -> None:
-    """No dampening, no absorption, no tail; without any emotion there is no answer, and no separability."""
+    """No dampening, no absorption, no tail; without any emotion there is no answer, but that nothing is told apart and
+    that the assistant's mood is the user's."""
     plain, nothing = all_traits(PLAIN), dict(all_traits(NOTHING))
     for trait in ("dampening", "shock_absorption", "tail_retention"):
         assert plain[trait] == pytest.approx(0.0, abs=1e-9)
-    assert nothing.pop("separability") == nothing.pop("selectivity") == 0.0
+    assert nothing.pop("separability") == nothing.pop("selectivity") == nothing.pop("persona_offset") == 0.0
     assert all(np.isnan(v) for v in nothing.values())
 
 

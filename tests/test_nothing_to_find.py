@@ -110,7 +110,7 @@ def test_shuffled_labels_know_of_no_emotion() -> None:
     cells = [c for c in study.cells() if c.shuffled]
     assert [(c.name, c.knobs, c.scenarios) for c in cells] == [(f"shuffled-{n}", MIXED, n) for n in (24, 96, 192)]
     found = dict(truths(cells[0]))
-    assert found.pop("separability") == found.pop("selectivity") == 0.0
+    assert found.pop("separability") == found.pop("selectivity") == found.pop("persona_offset") == 0.0
     assert all(np.isnan(v) for v in found.values())
 
 
@@ -162,7 +162,7 @@ def test_a_seed_is_measured_as_a_run_measures_it() -> None:
     (result,) = [
         r for r in evaluate(load(get_model("phantom/joyful")), [get_suite("shock").limited(6)]) if r.design == "shock"
     ]
-    assert set(found) == {t.trait for t in result.traits} == {"dampening", "shock_absorption"}
+    assert set(found) == {t.trait for t in result.traits} == {"dampening", "persona_offset", "shock_absorption"}
     for t in result.traits:
         wanted = [t.estimate, t.low, t.high, t.p_value, float(t.valid)]
         assert found[t.trait][:5] == pytest.approx(wanted, rel=2e-3, abs=2e-3)
@@ -179,7 +179,7 @@ def test_seeds_are_made_once_and_differ(tmp_path: Path) -> None:
     assert told == [0, 1, 1, 0, 1, 1]
     for own in rows.values():
         assert [r["seed"] for r in own] == [0, 1]
-        assert set(own[0]["traits"]) == {"dampening", "shock_absorption"}
+        assert set(own[0]["traits"]) == {"dampening", "persona_offset", "shock_absorption"}
     estimates = [r["traits"]["shock_absorption"][0] for own in rows.values() for r in own]
     assert len(set(estimates)) == 4
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}

@@ -35,10 +35,11 @@ def test_planted_truths_lie_in_the_intervals(panel: Panel) -> None:
 
 
 def test_every_trait_is_measured_on_every_phantom_with_emotion(panel: Panel) -> None:
+    """And has a closed form, but for the backbone: the scatter of whole states, random vectors of words included."""
     for (model, trait), (estimate, truth) in cells(panel).items():
         if model != ZERO:
             assert estimate.valid, (model, trait, estimate.reason)
-            assert truth is not None, (model, trait)
+            assert (truth is None) == (trait == "backbone"), (model, trait)
 
 
 def concordance(pairs: list[tuple[float, float]], apart: float) -> float:
