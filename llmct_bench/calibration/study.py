@@ -40,7 +40,7 @@ TURNED: dict[str, tuple[float, str]] = {
     "role_gain": (0.6, "dampening"),
     "absorption": (0.5, "shock_absorption"),
     "half_life": (12.0, "tail_retention"),
-    "persona": (1.0, ""),
+    "persona": (1.0, "persona_offset"),
     "tint": (5.0, ""),
     "rogue": (90.0, ""),
     "norm": (10.0, ""),
