@@ -17,12 +17,12 @@ import transformers
 from llmct_bench import __version__
 from llmct_bench.adapters import AdapterCertificate, LoadedModel, certificate_subject, certify, load, subject_key
 from llmct_bench.affect import AffectFit, LayerChoice, Scores, constants, fit_affect, from_projections, score
-from llmct_bench.calibration import planted
+from llmct_bench.calibration import planted, planted_output
 from llmct_bench.errors import LlmctError, ModelError, ResultError, SuiteError
 from llmct_bench.leaderboards import Leaderboard, leaderboard
 from llmct_bench.models import PANEL, LoadOptions, ModelCard, get_model
 from llmct_bench.results import ResultCard, ResultStore, provenance, result_key, results_frame
-from llmct_bench.scanner import Projections, Rendered, States, plan_scan, render, scan, scan_projected
+from llmct_bench.scanner import Projections, Rendered, States, plan_scan, read_next_words, render, scan, scan_projected
 from llmct_bench.suites import DEFAULT_SUITES, Suite, get_suite
 from llmct_bench.traits import TraitEstimate, estimate_all, measure, raw_summary, unavailable
 
@@ -188,7 +188,8 @@ class _Job:
                 plan, scores = states.plan, score(states, fit)
             else:
                 found = self.session.project(self.model, suite, fit)
-                plan, scores = found.plan, from_projections(found, fit)
+                spoken = read_next_words(self.model, suite, self.session.budget)
+                plan, scores = found.plan, replace(from_projections(found, fit), next_words=spoken)
                 floor = self._floor(suite, scores)
             tokens = plan.tokens if plan is not None else 0
             cosine = fit.role_cosine[fit.layer.point].tolist()
@@ -230,6 +231,7 @@ class _Job:
                 "floor": floor,
             },
             truth=self._truth(suite),
+            next_words=scores.next_words.to_json() if scores and scores.next_words else None,
             provenance=provenance(),
             timings={"seconds": round(time.perf_counter() - began, 3), "tokens": float(tokens)},
         )
@@ -260,6 +262,8 @@ class _Job:
         if not rendered.readouts:
             return {}
         true = planted(spec, words, reference, rendered, suite.card.design)
+        if suite.card.design == "circumplex":
+            true["joy_output"] = planted_output(spec, self.model.tokenizer, suite, self.model.context)
         return {k: v if math.isfinite(v) else None for k, v in true.items()}
 
     def _key(self, suite: Suite) -> str:

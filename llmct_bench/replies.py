@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 
 from llmct_bench.adapters import LoadedModel
 from llmct_bench.adapters.architectures import UNCACHED
-from llmct_bench.adapters.chat import content_span, encode, render_text
+from llmct_bench.adapters.chat import content_span, encode, open_tokens, render_text
 from llmct_bench.errors import ModelError
 from llmct_bench.suites import Turn
 
@@ -76,8 +76,7 @@ def _prompt(messages: Sequence[Turn], tokenizer: Any) -> tuple[int, ...]:
     """The conversation up to where the assistant begins to speak. In the plain format that is after ``Assistant:``,
     without the blank, which belongs to the first word."""
     if tokenizer.chat_template is None:
-        ids = encode([render_text(messages, tokenizer) + "Assistant:"], tokenizer)[0][0]
-        return tuple(ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids)  # some tokenizers close every text
+        return open_tokens([render_text(messages, tokenizer) + "Assistant:"], tokenizer)[0]
     plain = [{"role": m.role, "content": m.content} for m in messages]
     try:
         text = tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True)

@@ -43,6 +43,21 @@ def encode(texts: Sequence[str], tokenizer: Any) -> tuple[list[list[int]], list[
     return encoded["input_ids"], [np.asarray(o, dtype=np.int64) for o in encoded["offset_mapping"]]
 
 
+def begun_text(messages: Sequence[Turn], lead: str, tokenizer: Any) -> str:
+    """The text of a conversation whose next reply begins with ``lead``, up to there. Raises ModelError."""
+    text = render_text([*messages, Turn(role="assistant", content=lead)], tokenizer)
+    at = text.rfind(lead)
+    if at < 0:
+        raise ModelError(f"the chat template changes the text of a reply: {lead!r} cannot be located")
+    return text[: at + len(lead)]
+
+
+def open_tokens(texts: Sequence[str], tokenizer: Any) -> list[tuple[int, ...]]:
+    """Token ids of texts that are to go on: without the end that some tokenizers put to every plain text."""
+    end = tokenizer.eos_token_id if tokenizer.chat_template is None else None
+    return [tuple(ids[:-1] if ids[-1] == end else ids) for ids in encode(texts, tokenizer)[0]]
+
+
 def content_span(text: str, content: str, offsets: NDArray[np.int64], where: str) -> tuple[int, int]:
     """The tokens [start, stop) that cover the last occurrence of ``content`` in ``text``. Raises ModelError."""
     begin = text.rfind(content)

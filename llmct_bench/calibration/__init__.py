@@ -6,9 +6,20 @@ from llmct_bench.calibration.truth import (
     TrueScores,
     feel,
     planted,
+    planted_output,
     true_axes,
     true_scores,
     true_traits,
 )
 
-__all__ = ["Felt", "TrueAxes", "TrueScores", "feel", "planted", "true_axes", "true_scores", "true_traits"]
+__all__ = [
+    "Felt",
+    "TrueAxes",
+    "TrueScores",
+    "feel",
+    "planted",
+    "planted_output",
+    "true_axes",
+    "true_scores",
+    "true_traits",
+]

@@ -18,7 +18,7 @@ import torch
 from llmct_bench.adapters import LoadedModel, resolve
 from llmct_bench.affect import AffectFit, Scores, from_projections
 from llmct_bench.errors import ModelError, SuiteError
-from llmct_bench.scanner import render, scan_projected
+from llmct_bench.scanner import read_next_words, render, scan_projected
 from llmct_bench.suites import Suite
 from llmct_bench.traits import TraitEstimate, estimate_all, measure, unavailable
 
@@ -103,7 +103,7 @@ def _keyworded_only(model: LoadedModel, suite: Suite) -> bool:
 def _scores(model: LoadedModel, suite: Suite, fit: AffectFit, budget: int | None, progress: Progress) -> Scores:
     parts = (fit.layer.point, fit.versions.parts)
     found = scan_projected(model, suite, fit.directions, fit.references, parts=parts, budget=budget, progress=progress)
-    return from_projections(found, fit)
+    return replace(from_projections(found, fit), next_words=read_next_words(model, suite, budget))
 
 
 def _estimates(scores: Scores, suite: Suite, fit: AffectFit, keyworded: bool) -> dict[str, TraitEstimate]:

@@ -9,7 +9,8 @@ covariance is known in closed form too (the random part of the words that a read
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,10 +22,12 @@ from llmct_bench.emotions import BY_NAME, NAMES, NEUTRAL
 from llmct_bench.models import PhantomSpec
 from llmct_bench.models.phantoms.mechanism import loads, word_noise
 from llmct_bench.models.phantoms.tokenizer import ROLE_MARKERS
-from llmct_bench.models.phantoms.truth import axis_noise, axis_states
+from llmct_bench.models.phantoms.truth import axis_noise, axis_states, heard
 from llmct_bench.scanner import Rendered
+from llmct_bench.scanner.next_words import prompted, side_tokens
 from llmct_bench.scanner.trie import chains
 from llmct_bench.stats import cross_distances, crossnobis
+from llmct_bench.suites import Suite
 from llmct_bench.traits import ESTIMANDS, Layout, Measurement
 from llmct_bench.traits.circumplex_rsa import circumplex, correlation
 from llmct_bench.traits.distances import geometry
@@ -50,21 +53,26 @@ class Felt:
 def feel(rendered: Rendered, words: list[str], spec: PhantomSpec) -> Felt:
     """Evaluate the closed form on every readout; ``words`` by token id."""
     load, vectors = loads(words, spec.gain), word_noise(words, spec)
-    marker = {words.index(v): k == "assistant" for k, v in ROLE_MARKERS.items()}
     emotion, noise = [], []
     done: dict[tuple[int, ...], tuple[Floats, Floats]] = {}
     for readout, owner in zip(rendered.readouts, chains([r.tokens for r in rendered.readouts]), strict=True):
         if owner not in done:  # like the model, the closed form is causal: one evaluation a conversation
             ids = np.array(owner)
-            assistant = np.zeros(len(ids), bool)
-            for at in np.flatnonzero(np.isin(ids, list(marker))):
-                assistant[at:] = marker[int(ids[at])]
-            done[owner] = axis_states(load[ids], assistant, spec), axis_noise(vectors[ids], spec)
+            done[owner] = axis_states(load[ids], _assistant(ids, words), spec), axis_noise(vectors[ids], spec)
         span = slice(readout.start, readout.stop)
         state, own = done[owner]
         emotion.append(state[span].mean(axis=0))
         noise.append(own[span].mean(axis=0))
     return Felt(np.array(emotion), np.array(noise), rendered.index)
+
+
+def _assistant(ids: NDArray[np.intp], words: list[str]) -> NDArray[np.bool_]:
+    """Whether the last role marker up to each token is the assistant's, (n_tokens,)."""
+    marker = {words.index(v): k == "assistant" for k, v in ROLE_MARKERS.items()}
+    found = np.zeros(len(ids), bool)
+    for at in np.flatnonzero(np.isin(ids, list(marker))):
+        found[at:] = marker[int(ids[at])]
+    return found
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,25 @@ def true_scores(felt: Felt, axes: TrueAxes) -> TrueScores:
 def planted(spec: PhantomSpec, words: list[str], reference: Rendered, suite: Rendered, design: str) -> dict[str, float]:
     """The true traits of a phantom on a suite, from rendered texts alone; ``words`` by token id."""
     return true_traits(true_scores(feel(suite, words, spec), true_axes(feel(reference, words, spec))), design)
+
+
+def planted_output(spec: PhantomSpec, tokenizer: Any, suite: Suite, context: int) -> float:
+    """The true joy output: mean log-odds of the words after the neutral prompts minus after the content-free ones. It
+    is not quite 0 where joy is the same after both: the final norm divides by a size that the topic has its part in."""
+    vocabulary = tokenizer.get_vocab()
+    words = sorted(vocabulary, key=lambda w: int(vocabulary[w]))
+    load, vectors, head = loads(words, spec.gain), word_noise(words, spec), loads(words, 1.0)
+    prompts = prompted(replace(suite, items=tuple(i for i in suite.items if i.keyworded)), tokenizer, context)
+    sides = side_tokens(tokenizer)
+
+    def odds(tokens: tuple[int, ...]) -> float:
+        ids = np.array(tokens)
+        last = heard(load[ids], vectors[ids], _assistant(ids, words), spec)[-1]
+        joy, negative = (np.log(np.mean(np.exp(head[list(side)] @ last))) for side in sides)
+        return float(joy - negative)
+
+    after = [[odds(p) for p in some] for some in (prompts.neutral.values(), prompts.content_free)]
+    return float(np.mean(after[0]) - np.mean(after[1])) if all(after) else float("nan")
 
 
 def true_traits(true: TrueScores, design: str, times: float = 1.0) -> dict[str, float]:

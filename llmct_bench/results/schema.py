@@ -40,6 +40,8 @@ class ResultCard:
     run: dict[str, Any]
     #: the planted values of a phantom, from its closed form; empty for everything else
     truth: dict[str, float | None] = field(default_factory=dict)
+    #: what the model would say next, where that was read (see `NextWords`)
+    next_words: dict[str, Any] | None = None
     #: readouts left out of a comparison because another model cannot read them; never stored
     not_shared: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)

@@ -27,6 +27,7 @@ from llmct_bench.affect import AffectFit, FitConstants, Scores, ScoreVersions, l
 from llmct_bench.errors import ResultError
 from llmct_bench.results.schema import ResultCard
 from llmct_bench.results.sums import write_sums
+from llmct_bench.scanner import NextWords
 
 _CARD, _SCORES, _VERSIONS, _FIT = "card.json", "scores.parquet", "versions.safetensors", "fit.safetensors"
 
@@ -93,7 +94,8 @@ class ResultStore:
                 if isinstance(frame[column].dtype, pd.CategoricalDtype):
                     frame[column] = frame[column].astype(str)
             known = FitConstants.from_json(card.fit) if "role_shift" in card.fit else None
-            scores = replace(Scores.from_frame(frame), constants=known)
+            spoken = NextWords.from_json(card.next_words) if card.next_words is not None else None
+            scores = replace(Scores.from_frame(frame), constants=known, next_words=spoken)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ResultError(f"{path} cannot be read: run the model on {card.suite} again") from error
         try:

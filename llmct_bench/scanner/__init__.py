@@ -1,6 +1,7 @@
 """The scan: render, plan, capture."""
 
 from llmct_bench.scanner.capture import BatchEdit, OutOfMemory, capture
+from llmct_bench.scanner.next_words import NextWords, read_next_words
 from llmct_bench.scanner.plan import TOKEN_BUDGET, Batch, Packing, Plan, Read, Segment, make_plan, separate_plan
 from llmct_bench.scanner.pooling import Pooling, pooled
 from llmct_bench.scanner.render import Readout, Rendered, render
@@ -10,6 +11,7 @@ __all__ = [
     "TOKEN_BUDGET",
     "Batch",
     "BatchEdit",
+    "NextWords",
     "OutOfMemory",
     "Packing",
     "Plan",
@@ -24,6 +26,7 @@ __all__ = [
     "make_plan",
     "plan_scan",
     "pooled",
+    "read_next_words",
     "render",
     "scan",
     "scan_projected",

@@ -44,7 +44,7 @@ def render(suite: Suite, tokenizer: Any, context: int) -> Rendered:
     jobs = [(item, read) for item in suite.items for read in item.reads]
     texts = [render_text(item.messages[: read + 1], tokenizer) for item, read in jobs]
     ids, spans = encode(texts, tokenizer)
-    unknown = _unknown(tokenizer)
+    unknown = unknown_tokens(tokenizer)
     readouts: list[Readout] = []
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
@@ -87,7 +87,7 @@ def _row(item: Item, read: int, middle: float) -> dict[str, Any]:
     return {**same, "item": item.id, "role": item.messages[read].role, "read": read, "lag": lag, "tokens": middle}
 
 
-def _unknown(tokenizer: Any) -> list[int]:
+def unknown_tokens(tokenizer: Any) -> list[int]:
     """The ids that stand for unknown text: some tokenizers name them only in their core."""
     core = tokenizer.backend_tokenizer
     token = getattr(core.model, "unk_token", None)

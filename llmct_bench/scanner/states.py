@@ -108,7 +108,7 @@ def scan(
     shape = (len(rendered.readouts), len(chosen), model.adapter.width(chosen))
     if folder is None:
         content, last = (np.full(shape, np.nan, np.float32) for _ in range(2))
-        plan = _run(model, rendered.readouts, chosen, Keep(content, last), budget, progress)
+        plan = run_readouts(model, rendered.readouts, chosen, Keep(content, last), budget, progress)
         _check(model, chosen, content, last)
         return States(content, last, rendered.index, chosen, rendered.left_out, plan)
     if model.adapter.edited:
@@ -142,7 +142,7 @@ def scan_projected(
     points = model.adapter.residual_points()
     at, further = parts or (0, np.empty((0, directions.shape[-1])))
     sink = Project(directions, references, len(rendered.readouts), further, at)
-    plan = _run(model, rendered.readouts, points, sink, budget, progress, edit)
+    plan = run_readouts(model, rendered.readouts, points, sink, budget, progress, edit)
     _check(model, points, sink.values, sink.cosines)
     return Projections(sink.values, sink.cosines, sink.parts, rendered.index, rendered.left_out, plan)
 
@@ -162,16 +162,16 @@ def _rendered(model: LoadedModel, suite: Suite, rendered: Rendered | None) -> Re
     return rendered
 
 
-def _run(
+def run_readouts(
     model: LoadedModel,
     readouts: Sequence[Readout],
     points: Sequence[Point],
     sink: Sink,
     budget: int | None,
-    progress: Progress,
+    progress: Progress = lambda tokens: None,
     edit: BatchEdit | None = None,
 ) -> Plan:
-    """Run everything; when memory runs out, what is missing again with half the budget."""
+    """Run all readouts into a sink; when memory runs out, what is missing again with half the budget."""
 
     def planned(chosen: Sequence[Readout], size: int | None) -> Plan:
         if edit is not None:
@@ -218,7 +218,7 @@ def _scan_to(
         raise ResultError(f"cannot write states under {place.parent}: {error.strerror}") from error
     try:
         content, last = open_arrays(scratch / "states.safetensors", shape, new=True)
-        plan = _run(model, rendered.readouts, points, Keep(content, last), budget, progress)
+        plan = run_readouts(model, rendered.readouts, points, Keep(content, last), budget, progress)
         _check(model, points, content, last)
         rendered.index.to_parquet(scratch / "index.parquet", index=False)
         about = {"points": [str(p) for p in points], "left_out": rendered.left_out, "model": model.card.name}

@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 
 from llmct_bench.affect import FitConstants, LayerChoice, Scores, ScoreVersions, averages
 from llmct_bench.emotions import NAMES
+from llmct_bench.scanner import NextWords
 from llmct_bench.stats import MIN_CLUSTERS, Interval, LeftOut, left_out
 
 Floats = NDArray[np.float64]
@@ -41,7 +42,7 @@ class Measurement:
 
     ``values`` (n_readouts, n_scores) in neutral SD at that layer, columns ``names``; ``profile`` (n_readouts, n_points,
     n_scores) at all of them; ``versions``: the scores at that layer on other axes; ``constants``: what the fit knows
-    beside them.
+    beside them; ``next_words``: what the model would say.
     """
 
     layout: Layout
@@ -52,6 +53,7 @@ class Measurement:
     role_cosine: dict[str, float] = field(default_factory=dict)
     versions: ScoreVersions | None = None
     constants: FitConstants | None = None
+    next_words: NextWords | None = None
 
     def error(self, statistic: Callable[[Floats], ArrayLike]) -> LeftOut | None:
         """What ``statistic`` of the scores (n_readouts, n_scores) inherits from the axes; None where their versions are
@@ -95,6 +97,7 @@ def measure(
         {e: float(c) for e, c in zip(NAMES, role_cosine, strict=True)},
         versions,
         constants,
+        scores.next_words,
     )
 
 
@@ -103,7 +106,8 @@ class TraitEstimate:
     """The result of one estimand for one model.
 
     ``per_cluster`` holds one (linearised) value a scenario, whose mean is the estimate: models are compared on it
-    pair by pair. ``se`` is the standard error over scenarios and axes, ``se_axes`` the part of the axes. ``effect`` is
+    pair by pair. ``se`` is the standard error over scenarios and axes, ``se_axes`` the part of the axes
+    (of `joy_output`: of its content-free prompts). ``effect`` is
     d_z = (estimate - null) / SD over clusters. ``reason`` says why an invalid estimate is invalid. NaN means that there
     is no such number.
     """

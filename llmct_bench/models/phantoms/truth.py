@@ -52,9 +52,27 @@ def axis_noise(vectors: Floats, spec: PhantomSpec) -> Floats:
 
     ``vectors`` (n_tokens, 64): the random part of the tokens' embeddings.
     """
-    d = m.directions()
+    return np.asarray(m.COUPLING * gist(vectors) * (vectors @ m.directions().colour.T))
+
+
+def gist(vectors: Floats) -> Floats:
+    """The recent average of the words' topics at every token, (n_tokens, 4)."""
     t = np.arange(len(vectors))
     distance = t[:, None] - t[None, :]
     weight = np.where(distance >= 0, np.exp(-np.sin(m.THETA * distance) / (m.THETA * m.GIST_LENGTH)), 0.0)
-    gist = m.GIST_AMPLITUDE * weight / weight.sum(axis=1, keepdims=True) @ (vectors @ d.topic.T)
-    return np.asarray(m.COUPLING * gist * (vectors @ d.colour.T))
+    return np.asarray(
+        m.GIST_AMPLITUDE * weight / weight.sum(axis=1, keepdims=True) @ (vectors @ m.directions().topic.T)
+    )
+
+
+def heard(load: Floats, vectors: Floats, assistant: NDArray[np.bool_], spec: PhantomSpec) -> Floats:
+    """What the head hears on each emotion axis at every token, (n_tokens, n_emotions): the state over its root mean
+    square, which everything else in the stream has its part in. Of ordinary words only: a role marker or the sink also
+    has a coordinate of its own."""
+    t = np.arange(len(load))
+    score = m.DRIFT_SCORE * np.cos(m.THETA * t) - np.sin(m.THETA * t) / (m.THETA * m.DRIFT_LENGTH)
+    drift = spec.drift * np.exp(score) / (np.exp(score) + t)
+    axes = axis_states(load, assistant, spec) + axis_noise(vectors, spec)
+    parts = (axes, vectors, gist(vectors), drift[:, None])
+    square = sum((p**2).sum(axis=1) for p in parts) + spec.rogue**2 + spec.role_offset**2
+    return np.asarray(axes / np.sqrt(square / m.D_MODEL)[:, None])
