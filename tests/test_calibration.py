@@ -299,7 +299,7 @@ def test_knobs_act_on_states_as_they_say() -> None:
 def test_norm_tint_and_drift_change_no_answer(change: dict[str, float]) -> None:
     """What only scales or moves all states leaves every planted trait, up to rounding."""
     knobs = replace(BUSY, rotation=0.4)
-    assert all_traits(replace(knobs, **change)) == pytest.approx(all_traits(knobs), rel=1e-9, abs=1e-9)
+    assert all_traits(replace(knobs, **change)) == pytest.approx(all_traits(knobs), rel=1e-9, abs=1e-9, nan_ok=True)
 
 
 @pytest.mark.parametrize("gain", [0.5, 0.85, 1.0, 1.2])
@@ -459,7 +459,8 @@ def test_planted_in_a_metric_is_what_exact_axes_make_of_noise_free_states(
     design: str, drawn: tuple[AffectFit, Metric]
 ) -> None:
     """Expected states, scored and estimated as drawn ones are, on a fit whose axes have no error. Separability and
-    what counts decisions are in units of noise, which noise-free states do not have."""
+    what counts decisions are in units of noise, which noise-free states do not have; drawn states have no head, so that
+    nothing is said."""
     layout, (fit, metric) = design_layout(design, 12), drawn
     exact = directions(BUSY, metric)
     offsets = np.stack([exact @ metric.mean[r] for r in fit.roles])[:, None]
@@ -472,8 +473,8 @@ def test_planted_in_a_metric_is_what_exact_axes_make_of_noise_free_states(
     assert set(found) == {e.name for e in ESTIMANDS.values() if e.design == design}
     for trait in set(found) - {"separability", "joy_bias", "default_share", "selectivity", "circumplex_rsa"}:
         made = ESTIMANDS[trait].estimate(measured)
-        assert made.valid
-        assert found[trait] == pytest.approx(made.estimate, rel=2e-4, abs=2e-4)
+        assert made.valid == (trait != "joy_output")
+        assert found[trait] == pytest.approx(made.estimate, rel=2e-4, abs=2e-4, nan_ok=not made.valid)
 
 
 @pytest.fixture(scope="module")
@@ -967,7 +968,11 @@ def test_missed_coverage_is_marked(page: list[list[list[str]]]) -> None:
     assert rows["joy_bias", "96"][6] == "**0.800 ± 0.040** missed"
     assert rows["half_life", "96"][5:] == ["**1.000 ± 0.013** missed"] * 2
     assert rows["half_life", "192"][5:] == ["1.000 ± 0.056"] * 2
-    for row in rows.values():  # all estimates are .25
+    for trait, size in rows:  # all estimates are .25; drawn states have no head, and no truth about what it says
+        row = rows[trait, size]
+        if trait == "joy_output":
+            assert row[2:4] == ["–", "–"]
+            continue
         assert float(row[3]) == pytest.approx(0.25 - float(row[2]), abs=1.01e-3)
         assert row[4] == "0.000"
 

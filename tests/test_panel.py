@@ -99,7 +99,8 @@ def test_zero_emotion_shows_artefacts_raw_and_nothing_corrected(panel: Panel) ->
 
 
 def test_tint_moves_raw_cosine_and_nothing_else(panel: Panel) -> None:
-    """A constant joy on every state is invisible to every corrected trait and visible to raw cosine."""
+    """A constant joy on every state is invisible to every corrected trait and visible to raw cosine. What a model says
+    holds a little of it (the head reads a state over its size, which the topic has its part in): as much as planted."""
     plain = dataclasses.replace(next(s for s in PANEL if s.name == "neutral"), name="plain")
     tinted = dataclasses.replace(plain, name="tinted-twin", tint=3.0)
     session = Session()
@@ -108,7 +109,8 @@ def test_tint_moves_raw_cosine_and_nothing_else(panel: Panel) -> None:
     for one, two in zip(a[1:], b[1:], strict=True):
         for s, t in zip(one.traits, two.traits, strict=True):
             assert s.valid == t.valid
-            assert math.isclose(s.estimate, t.estimate, rel_tol=2e-3, abs_tol=2e-3), s.trait
+            said = two.truth["joy_output"] if s.trait == "joy_output" else 0.0
+            assert math.isclose(s.estimate, t.estimate - said, rel_tol=2e-3, abs_tol=2e-3), s.trait
     raw = [r[1].raw["backbone"] for r in (a, b)]
     assert raw[1]["joy"] - raw[0]["joy"] > 0.02
 
