@@ -330,15 +330,23 @@ def test_it_says_why_there_is_no_number() -> None:
 
 
 def test_too_few_words_and_unknown_ones_do_not_count() -> None:
-    """Two words of joy; a vocabulary in which all others are one unknown token, which is on neither side."""
-    sad, plain = sorted(NEGATIVE)[:5], ["i", "feel", "the"]
+    """All negative words and two of joy; the others are one unknown token, which is on neither side."""
+    sad, plain = sorted(NEGATIVE), ["i", "feel", "the"]
     words = build_tokenizer(sorted([*plain, "happy", "glad", *sad]))
     assert [words.convert_ids_to_tokens(list(s)) for s in side_tokens(words)] == [
         sorted(["happy", "glad"], key=words.get_vocab().get), sorted(sad, key=words.get_vocab().get)
     ]  # fmt: skip
     model = load("phantom/neutral")
     e = estimate(read(replace(model, tokenizer=words)))
-    assert "too few of the words: 2 of joy, 5 negative" in e.reason
+    assert "too few of the words: 2 of joy, 72 negative" in e.reason
+
+
+def test_prompts_that_a_tokenizer_cannot_tell_apart_count_once() -> None:
+    """Marks that a phantom does not know are all unknown: 12 prompts are fewer."""
+    model = load("phantom/neutral")
+    distinct = {tuple(model.tokenizer(t, add_special_tokens=False).input_ids) for t in CONTENT_FREE}
+    assert len(distinct) < len(CONTENT_FREE)
+    assert len(read(model).content_free) == len(distinct)
 
 
 def test_long_prompts_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
