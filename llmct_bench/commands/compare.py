@@ -101,6 +101,7 @@ def _on_axes(
     from llmct_bench.benchmark import Session
     from llmct_bench.comparison import on_axes
     from llmct_bench.results import labels
+    from llmct_bench.scanner import read_next_words
 
     store, label = _store(output), labels(found.results)
     mine: dict[str, list[ResultCard]] = {}
@@ -134,7 +135,9 @@ def _on_axes(
             for form, formed in forms(model, plain):
 
                 def read(r: ResultCard, formed: LoadedModel = formed) -> Any:
-                    return from_projections(session.project(formed, suites[r.suite], fit), fit)
+                    suite = suites[r.suite]
+                    spoken = read_next_words(formed, suite, session.budget)
+                    return replace(from_projections(session.project(formed, suite, fit), fit), next_words=spoken)
 
                 own = _fit(store, mine[name][0])
                 yield on_axes(

@@ -88,7 +88,8 @@ ESTIMAND = Estimand(
     null=0.0,
     meaning="+ : after text without emotion the model goes on with words of joy rather than of anger and sadness, more "
     "than after text without content. Both hold the words' own frequencies and whatever joy the head adds to every "
-    "state, so that these cancel. The words are those that the model's vocabulary has as one token",
+    "state, so that these cancel, but for the final norm: it divides by the size of the state, in which the topic has "
+    "its part. The words are those that the model's vocabulary has as one token",
     controls=(
         "content-free prompts (contextual calibration)",
         "mean probability of a word: the sides may differ in size",
