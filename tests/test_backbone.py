@@ -17,6 +17,7 @@ from scipy.stats import ortho_group
 from llmct_bench.affect import Backbone, FitConstants, Wordings, fit_affect, fit_backbone, load_fit, score
 from llmct_bench.calibration.activations import Knobs, draw, reference_layout
 from llmct_bench.emotions import NAMES, NEUTRAL
+from llmct_bench.stats import cluster_t
 from llmct_bench.traits import ESTIMANDS, Layout, Measurement, TraitEstimate, measure
 
 Floats = NDArray[np.float64]
@@ -30,6 +31,12 @@ def estimate(backbone: Backbone | None) -> TraitEstimate:
     return ESTIMANDS["backbone"].estimate(replace(nothing, constants=constants))
 
 
+def row(topic: str, emotion: str, intensity: int, wording: str) -> dict[str, object]:
+    """A held-out readout."""
+    item = f"{topic}/{wording}"
+    return {"scenario": topic, "emotion": emotion, "intensity": intensity, "split": "dev", "item": item}
+
+
 def held_out(angle: float, noise: float = 0.0, words: float = 0.0, topics: int = 12, seed: int = 0) -> Backbone | None:
     """Emotion e lies along axis e in training, and ``angle`` away from all four training axes in the held-out topics;
     every held-out wording adds a vector of its own that stands at right angles to everything (size ``words``); topics
@@ -39,11 +46,13 @@ def held_out(angle: float, noise: float = 0.0, words: float = 0.0, topics: int =
     for t in range(topics):
         topic = rng.normal(size=D)
         for k, e in enumerate((*NAMES, NEUTRAL)):
-            rows.append({"scenario": f"t{t}", "emotion": e, "split": "dev", "item": f"t{t}/{e}-{t % 2}"})
-            mean = np.zeros(D)
-            if e != NEUTRAL:
-                mean = 2.0 * (np.cos(angle) * AXES[k] + np.sin(angle) * AXES[4 + k]) + words * AXES[8 + 2 * k + t % 2]
-            z.append(mean + noise * (topic + rng.normal(size=D)))
+            for i in (1, 2, 3) if e != NEUTRAL else (0,):
+                rows.append(row(f"t{t}", e, i, f"{e}-{i}-{t % 2}"))
+                mean = np.zeros(D)
+                if e != NEUTRAL:
+                    own = words * AXES[8 + 2 * k + t % 2]
+                    mean = 2.0 * (np.cos(angle) * AXES[k] + np.sin(angle) * AXES[4 + k]) + own
+                z.append(mean + noise * (topic + rng.normal(size=D)))
     owner = np.repeat(np.arange(4), 3)
     parts = AXES[owner] * 1.5 + 1e-4 * rng.normal(size=(12, D))
     trained = Wordings(parts, np.full(12, 5.0), owner, np.ones(12, int), owner)
@@ -82,7 +91,7 @@ def test_loops_give_the_same() -> None:
     owner, level = np.repeat(np.arange(4), 4), np.tile([1, 1, 2, 2], 4)
     words = Wordings(rng.normal(size=(16, D)), rng.integers(1, 5, 16).astype(float), owner, level, owner * 2 + level)
     rows = [
-        {"scenario": f"t{t}", "emotion": e, "split": "dev", "item": f"t{t}/{n}/{e}-{t % 3}"}
+        row(f"t{t}", e, n + 1 if e != NEUTRAL else 0, f"{n}/{e}-{t % 3}")
         for t in range(9) for e in (*NAMES, NEUTRAL) for n in range(2)
     ]  # fmt: skip
     index, z = pd.DataFrame(rows), rng.normal(size=(len(rows), D)) + 0.5
@@ -119,7 +128,7 @@ def test_loops_give_the_same() -> None:
 
 def test_it_knows_neither_basis_nor_units() -> None:
     rotation = ortho_group.rvs(D, random_state=4)
-    index = pd.DataFrame([{"scenario": f"t{t}", "emotion": e, "split": "dev", "item": f"t{t}/{e}{t}"}
+    index = pd.DataFrame([row(f"t{t}", e, int(e != NEUTRAL), f"{e}{t}")
                           for t in range(8) for e in (*NAMES, NEUTRAL)])  # fmt: skip
     rng = np.random.default_rng(5)
     z = rng.normal(size=(len(index), D)) + np.tile(np.vstack([3 * AXES[:4], np.zeros(D)]), (8, 1))
@@ -134,7 +143,7 @@ def test_it_knows_neither_basis_nor_units() -> None:
 
 def test_what_cannot_be_told_says_why() -> None:
     """One wording in all topics; held-out text without emotion; no backbone at all."""
-    index = pd.DataFrame([{"scenario": f"t{t}", "emotion": e, "split": "dev", "item": f"t{t}/{e}"}
+    index = pd.DataFrame([row(f"t{t}", e, int(e != NEUTRAL), e)
                           for t in range(8) for e in (*NAMES, NEUTRAL)])  # fmt: skip
     owner = np.arange(4)
     words = Wordings(AXES[:4], np.ones(4), owner, np.ones(4, int), owner)
@@ -142,6 +151,46 @@ def test_what_cannot_be_told_says_why() -> None:
     assert "no wording" in estimate(None).reason
     other = index.assign(item=[f"{i}{t}" for i, t in zip(index["item"], index["scenario"], strict=True)])
     assert "no scatter" in estimate(fit_backbone(np.zeros((len(index), D)), other, words, D)).reason
+
+
+def few_words(seed: int, levels: int, topics: int = 8) -> tuple[Backbone, Floats]:
+    """Held-out text without emotion, whose few wordings have random vectors of their own; topics of even and of odd
+    numbers have other wordings, and differ little. The backbone, and the vectors (2 sets, 4 emotions, levels, D)."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(2, 4, levels, D))
+    rows, z = [], []
+    for t in range(topics):
+        for k, e in enumerate(NAMES):
+            for i in range(levels):
+                rows.append(row(f"t{t}", e, i + 1, f"{e}-{i}-{t % 2}"))
+                z.append(vectors[t % 2, k, i] + 0.01 * rng.normal(size=D))
+        rows.append(row(f"t{t}", NEUTRAL, 0, f"{t}"))
+        z.append(0.01 * rng.normal(size=D))
+    owner = np.repeat(np.arange(4), 3)
+    trained = Wordings(AXES[owner] + 0.1 * rng.normal(size=(12, D)), np.ones(12), owner, np.ones(12, int), owner)
+    found = fit_backbone(np.array(z), pd.DataFrame(rows), trained, D)
+    assert found is not None
+    return found, vectors
+
+
+def test_what_few_words_add_by_chance_is_no_scatter() -> None:
+    """100 data sets without emotion: the topics agree that there is scatter in a third of them and more, because they
+    share their words; the words say so in no more than 12 (P = .0015 at .05)."""
+    found = [few_words(s, levels=3)[0] for s in range(100)]
+    assert sum(cluster_t(b.total).low > 0 for b in found) > 33
+    assert sum(b.scatter_p <= 0.05 for b in found) <= 12
+    assert sum(estimate(b).valid for b in found) <= 12
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_words_are_permuted_within_an_intensity_and_alike_in_all_their_topics(seed: int) -> None:
+    """One intensity, two sets of words: the share of the 24 orders of one set against the other."""
+    found, vectors = few_words(seed, levels=1)
+    a, b = (v[:, 0] - v[:, 0].mean(axis=0) for v in vectors)
+    scatter = [np.sum(a * b[list(order)]) for order in permutations(range(4))]
+    share = np.mean(np.array(scatter) >= scatter[0] - 1e-9)
+    assert found.total.mean() == pytest.approx(scatter[0], abs=0.3)
+    assert found.scatter_p == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / 499) + 0.002)
 
 
 # --- drawn states -------------------------------------------------------------------------------------------------

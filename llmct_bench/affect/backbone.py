@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from llmct_bench.emotions import NAMES, NEUTRAL
 
@@ -68,7 +70,9 @@ class Backbone:
     ``without`` (n_versions,): the mean of `captured` when a training wording is left out, with its ``strata``.
     ``permuted``: the mean of `captured` over permutations of the training wordings' emotions, ``p_value`` the share of
     them that capture as much as the true ones (one-sided, add-one). ``transfer`` (n_emotions, 2, n_topics): captured
-    and total of what tells one emotion from neutral, in the dimensions of the other three.
+    and total of what tells one emotion from neutral, in the dimensions of the other three. ``scatter_p``: the share of
+    permutations of the held-out wordings' emotions with as much total scatter (one-sided, add-one). Topics that share
+    their wordings share what these add by chance, so that the spread over topics cannot tell scatter from chance.
     """
 
     topics: tuple[str, ...]
@@ -81,9 +85,10 @@ class Backbone:
     permuted: float
     p_value: float
     transfer: Floats
+    scatter_p: float
 
     def lacking(self, topics: set[str]) -> Backbone:
-        """It without some topics; exact up to terms of the order 1 / n_topics^2, and what the wordings and their
+        """It without some topics; exact up to terms of the order 1 / n_topics^2, and what the wordings and the
         permutations do is taken to be the same share."""
         keep = np.array([t not in topics for t in self.topics], bool)
         left = float(self.captured[keep].mean() / self.captured.mean()) if keep.any() else math.nan
@@ -111,17 +116,21 @@ class Backbone:
 
 def fit_backbone(z: Floats, index: pd.DataFrame, words: Wordings, width: int) -> Backbone | None:
     """The backbone of ``words`` in the DEV rows of ``z`` (n_readouts, d), a space of ``width`` dimensions. None where
-    too few held-out topics share no wording: when any one of them is left out, a pair must remain."""
+    too few held-out topics share no wording: when any one of them is left out, a pair must remain. Topics count that
+    have every emotion at every intensity, and neutral text."""
     dev = (index["split"] == "dev").to_numpy()
-    table = pd.DataFrame(z[dev]).groupby([index.loc[dev, c].to_numpy() for c in ("scenario", "emotion")]).mean()
-    count = table.loc[table.index.isin([*NAMES, NEUTRAL], level=1)].groupby(level=0).size()
-    topics = tuple(str(t) for t in count.index[count == len(NAMES) + 1])
-    pairs = _pairs(index[dev], topics)
+    rows = index[dev]
+    table = pd.DataFrame(z[dev]).groupby([rows[c].to_numpy() for c in ("scenario", "emotion", "intensity")]).mean()
+    levels = sorted(rows.loc[rows["emotion"].isin(NAMES), "intensity"].unique())
+    cells = [*((e, i) for e in NAMES for i in levels), (NEUTRAL, 0)]
+    topics = tuple(str(t) for t, found in table.groupby(level=0).groups.items() if {k[1:] for k in found} >= {*cells})
+    pairs = _pairs(rows, topics)
     if not (pairs.sum() > 2 * pairs.sum(axis=1)).all() or not topics:
         return None
-    order = pd.MultiIndex.from_product([topics, [*NAMES, NEUTRAL]])
-    means = table.reindex(order).to_numpy(np.float64).reshape(len(topics), len(NAMES) + 1, -1)
-    felt, neutral = means[:, :-1], means[:, -1:]
+    order = pd.MultiIndex.from_tuples([(t, *c) for t in topics for c in cells])
+    means = table.reindex(order).to_numpy(np.float64).reshape(len(topics), len(cells), -1)
+    graded, neutral = means[:, :-1].reshape(len(topics), len(NAMES), len(levels), -1), means[:, -1:]
+    felt = graded.mean(axis=2)
     held = felt - felt.mean(axis=1, keepdims=True)
     gram, seen = words.means @ words.means.T, held @ words.means.T
     both = np.einsum("st,sep,teq->pq", pairs, seen, seen, optimize=True) / pairs.sum()
@@ -157,7 +166,29 @@ def fit_backbone(z: Floats, index: pd.DataFrame, words: Wordings, width: int) ->
                 for e, alone in enumerate(np.split(felt - neutral, len(NAMES), axis=1))
             ]
         ),
+        scatter_p=_scatter_p(graded, pairs),
     )
+
+
+def _scatter_p(graded: Floats, pairs: Floats) -> float:
+    """One-sided p of the total scatter when the emotions change hands: within each intensity, and alike in all topics
+    that share wordings with one another. ``graded`` (n_topics, n_emotions, n_levels, d).
+
+    The mean over emotions stays what it is, so that only the inner products of one emotion with itself change."""
+    n, k, levels, _ = graded.shape
+    sets, which = connected_components(csr_array(pairs == 0), directed=False)
+    member = (which == np.arange(sets)[:, None]).astype(np.float64)
+    flat = graded.transpose(0, 2, 1, 3).reshape(n * levels * k, -1)
+    products = (flat @ flat.T).reshape(n, levels * k, n, levels * k)
+    joint = np.einsum("xs,satb,st,yt->xayb", member, products, pairs, member, optimize=True)
+    square = joint.reshape(sets * levels * k, -1)
+    rng = np.random.default_rng(0)
+    given = rng.permuted(np.broadcast_to(np.arange(k), (_DRAWS, sets * levels, k)), axis=-1)
+    given = np.concatenate([np.broadcast_to(np.arange(k), (1, sets * levels, k)), given])
+    place = given + k * np.arange(sets * levels)[:, None]
+    scatter = square[place[:, :, None, :], place[:, None, :, :]].sum(axis=(1, 2, 3))
+    reached = int((scatter[1:] >= scatter[0] - 1e-9 * abs(scatter[0])).sum())
+    return (1 + reached) / (1 + _DRAWS)
 
 
 def _pairs(own: pd.DataFrame, topics: tuple[str, ...]) -> Floats:

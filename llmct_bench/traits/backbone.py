@@ -40,11 +40,12 @@ def estimate(m: Measurement) -> TraitEstimate:
         found.topics,
         ratio_influence(captured, found.total),
         found.p_value,
-        ("" if scatter.low > 0 else _NOTHING,),
+        ("" if scatter.low > 0 and found.scatter_p <= 0.05 else _NOTHING,),
         {
             "dims": found.dims,
             "permuted": found.permuted / raw[1],
             "random": found.dims / found.width,
+            "scatter_p": found.scatter_p,
             "axes_bias": float(error.bias[0]) / raw[1],
             "transfer": _transfer(found),
         },
@@ -77,7 +78,7 @@ ESTIMAND = Estimand(
         "random dimensions: k / d′",
         "corrected for the bias of noisy training means (jackknife over the wordings)",
     ),
-    validity=("the held-out scatter lies above 0", "at least 6 held-out topics"),
+    validity=("the held-out scatter lies above 0, over topics and under permuted words", "at least 6 held-out topics"),
     sources=(
         "Walther et al. 2016 doi:10.1016/j.neuroimage.2015.12.012",
         "Fieller 1954",
