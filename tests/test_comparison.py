@@ -371,6 +371,15 @@ def test_the_profile_shows_half_the_difference_to_each_side() -> None:
     np.testing.assert_allclose(row.places["a"].se, se)
 
 
+def test_the_reference_is_not_compared() -> None:
+    """It is what the axes come from: its traits are in no difference and in no profile."""
+    results = [measured("a"), measured("b", 0.6)]
+    found = compare([*results, *(replace(r, suite="reference@1", design="reference") for r in results)], no_scores)
+    alone = compare(results, no_scores)
+    assert [(d.trait, d.suite) for d in found.differences] == [(d.trait, d.suite) for d in alone.differences]
+    assert [r.title for r in profile_rows(found)] == [r.title for r in profile_rows(alone)]
+
+
 # --- the page ------------------------------------------------------------------------------------------------------
 
 HOSTILE = (

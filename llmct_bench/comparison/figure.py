@@ -35,10 +35,11 @@ class Row:
 
 
 def profile_rows(comparison: Comparison) -> list[Row]:
-    """The rows of the plot: every trait that at least two models have, in SD from the mean of the models."""
+    """The rows of the plot: every trait that at least two models have, in SD from the mean of the models; of the suites
+    that are compared, so not of the reference."""
     names = labels(comparison.results)
     found: dict[tuple[str, str, str, str], dict[str, TraitEstimate]] = {}
-    for r in comparison.results:
+    for r in (r for r in comparison.results if r.design != "reference"):
         for t in r.traits:
             key = (t.trait, r.suite, r.suite_hash, r.subset)
             if t.valid:
