@@ -345,10 +345,12 @@ def test_traits_without_the_texts_they_need_say_so() -> None:
     found = {c.suite: {t.trait: t for t in c.traits} for c in evaluate(model, suites)[1:]}
     assert list(found) == [f"{name}@1.0.0~limit8" for name in LACKING]
     feel, tweets, two = found.values()
-    assert [t for t in feel if feel[t].valid] == ["separability", "joy_bias", "neutral_offset", "selectivity"]
+    valid = ["separability", "joy_bias", "joy_output", "neutral_offset", "selectivity"]
+    assert [t for t in feel if feel[t].valid] == valid
     assert [t for t in tweets if tweets[t].valid] == ["separability", "joy_bias", "selectivity"]
-    assert [t for t in two if two[t].valid] == []
+    assert [t for t in two if two[t].valid] == ["joy_output"]  # it asks for neutral text only
     assert {t.n_clusters for traits in found.values() for t in traits.values() if t.valid} == {8}
+    assert "neutral" in tweets["joy_output"].reason
     assert "neutral items" in tweets["neutral_offset"].reason
     assert two["joy_bias"].reason.endswith("there are: joy")
     assert two["separability"].reason == "two core emotions are needed"
