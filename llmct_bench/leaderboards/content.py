@@ -86,7 +86,7 @@ def _note(t: TraitEstimate) -> str:
         return f"censored: {d['censored']} exchanges; {tokens}" if d.get("censored") else tokens
     if t.trait == "shock_absorption":
         share = d["share"][0]
-        part = f"{100 * share:.0f} % of the shock" if isinstance(share, float) else ""
+        part = f"{number(round(100 * share, 0) + 0.0, 0)} % of the shock" if isinstance(share, float) else ""
         return part + ("; calm-specific" if d.get("calm_specific") else "")
     if t.trait == "joy_bias":
         return f"accuracy {d['accuracy']:.2f}; neutral → joy {d['default_share'].get('joy', float('nan')):.2f}"
