@@ -17,7 +17,7 @@ import transformers
 from llmct_bench import __version__
 from llmct_bench.adapters import AdapterCertificate, LoadedModel, certificate_subject, certify, load, subject_key
 from llmct_bench.affect import AffectFit, LayerChoice, Scores, constants, fit_affect, from_projections, score
-from llmct_bench.calibration import planted, planted_output
+from llmct_bench.calibration import planted, planted_words
 from llmct_bench.errors import LlmctError, ModelError, ResultError, SuiteError
 from llmct_bench.leaderboards import Leaderboard, leaderboard
 from llmct_bench.models import PANEL, LoadOptions, ModelCard, get_model
@@ -261,9 +261,10 @@ class _Job:
         reference, rendered = (self.session.render(self.model, s) for s in (self.reference, suite))
         if not rendered.readouts:
             return {}
-        true = planted(spec, words, reference, rendered, suite.card.design)
+        said = None
         if suite.card.design == "circumplex":
-            true["joy_output"] = planted_output(spec, self.model.tokenizer, suite, self.model.context)
+            said = planted_words(spec, self.model.tokenizer, suite, self.model.context)
+        true = planted(spec, words, reference, rendered, suite.card.design, said)
         return {k: v if math.isfinite(v) else None for k, v in true.items()}
 
     def _key(self, suite: Suite) -> str:

@@ -27,7 +27,7 @@ from transformers import (
 
 from llmct_bench.adapters import LoadedModel, load, wrap
 from llmct_bench.benchmark import estimated, evaluate
-from llmct_bench.calibration import planted_output
+from llmct_bench.calibration import planted_words
 from llmct_bench.emotions import lexicon
 from llmct_bench.models import PANEL, PhantomSpec, get_model
 from llmct_bench.models.phantoms.tokenizer import build_tokenizer
@@ -51,6 +51,16 @@ def suite(scenarios: int = 10) -> Suite:
 def neutral(of: Suite) -> dict[str, str]:
     """Item -> text."""
     return {i.id: i.messages[0].content for i in of.items if i.emotion == "neutral"}
+
+
+def emotional(of: Suite) -> dict[str, str]:
+    """Item -> text: joy, anger and sadness, at an intensity that changes from scenario to scenario."""
+    turn = {s: (1, 2, 3)[n % 3] for n, s in enumerate(sorted(of.scenarios))}
+    return {
+        i.id: i.messages[0].content
+        for i in of.items
+        if i.emotion in ("joy", "anger", "sadness") and i.intensity == turn[i.scenario]
+    }
 
 
 @cache
@@ -124,6 +134,11 @@ def estimate(said: NextWords | None, of: Suite | None = None) -> TraitEstimate:
     )
 
 
+def planted_output(spec: PhantomSpec, model: LoadedModel, of: Suite) -> float:
+    """The trait of the closed form."""
+    return estimate(planted_words(spec, model.tokenizer, of, model.context), of).estimate
+
+
 def read(model: LoadedModel, of: Suite | None = None, budget: int | None = None) -> NextWords:
     found = read_next_words(model, of or suite(), budget)
     assert found is not None
@@ -131,7 +146,7 @@ def read(model: LoadedModel, of: Suite | None = None, budget: int | None = None)
 
 
 def numbers(said: NextWords) -> np.ndarray:
-    return np.array([*said.neutral.values(), *said.content_free])
+    return np.array([*said.neutral.values(), *said.emotional.values(), *said.content_free])
 
 
 # --- against the model itself -----------------------------------------------------------------------------------
@@ -142,14 +157,15 @@ def numbers(said: NextWords) -> np.ndarray:
 def test_they_are_the_models_own_probabilities(kind: str, chat: bool) -> None:
     model = tiny(kind, chat)
     said = read(model)
-    texts = neutral(suite())
+    texts, felt = neutral(suite()), emotional(suite())
     assert not said.reason
     assert list(said.neutral) == list(texts)
+    assert list(said.emotional) == list(felt)
     assert len(said.content_free) == len(CONTENT_FREE) == 12
     vocabulary = model.tokenizer.get_vocab()
     assert said.words == tuple(sum(f"Ġ{w}" in vocabulary for w in words) for words in (JOY, NEGATIVE))
     assert min(said.words) >= 8
-    wanted = [by_hand(model, t, chat) for t in (*texts.values(), *CONTENT_FREE)]
+    wanted = [by_hand(model, t, chat) for t in (*texts.values(), *felt.values(), *CONTENT_FREE)]
     assert np.ptp(wanted, axis=0).min() > 0.1  # prompts matter
     assert numbers(said) == pytest.approx(np.array(wanted), abs=2e-5)
 
@@ -179,9 +195,8 @@ def test_batches_and_order_change_nothing(kind: str, budget: int) -> None:
     """One prompt a pass, a few, and all in one, the items backwards."""
     model, backwards = tiny(kind), replace(suite(), items=suite().items[::-1])
     usual, other = read(model), read(model, backwards, budget)
-    assert numbers(replace(other, neutral={k: other.neutral[k] for k in usual.neutral})) == pytest.approx(
-        numbers(usual), abs=2e-5
-    )
+    same = {k: {i: getattr(other, k)[i] for i in getattr(usual, k)} for k in ("neutral", "emotional")}
+    assert numbers(replace(other, **same)) == pytest.approx(numbers(usual), abs=2e-5)
     a, b = estimate(usual), estimate(other)
     assert (a.estimate, a.low, a.high) == pytest.approx((b.estimate, b.low, b.high), abs=1e-4)
 
@@ -190,7 +205,8 @@ def test_half_precision_is_read_as_the_model_computes_it() -> None:
     """bfloat16, with a norm that has weights and biases: within what bfloat16 does to logits."""
     model = tiny("gpt2")
     model.module.to(torch.bfloat16)
-    wanted = [by_hand(model, t, True) for t in (*neutral(suite()).values(), *CONTENT_FREE)]
+    texts = (*neutral(suite()).values(), *emotional(suite()).values(), *CONTENT_FREE)
+    wanted = [by_hand(model, t, True) for t in texts]
     assert numbers(read(model)) == pytest.approx(np.array(wanted), abs=0.15)
 
 
@@ -259,7 +275,7 @@ def test_a_phantom_says_what_it_feels(text: str, sign: int) -> None:
     model = load("phantom/neutral")
     assert model.card.phantom is not None
     of = told(text)
-    e, truth = estimate(read(model, of), of), planted_output(model.card.phantom, model.tokenizer, of, model.context)
+    e, truth = estimate(read(model, of), of), planted_output(model.card.phantom, model, of)
     assert np.sign(round(truth, 9)) == sign
     assert abs(truth) >= 0.5 * abs(sign)
     assert e.estimate == pytest.approx(truth, rel=2e-3, abs=1e-5)
@@ -274,7 +290,7 @@ def test_the_panel_gives_the_closed_form(spec: PhantomSpec) -> None:
     rogue coordinate is a difference of large numbers, so that log-odds are true to 3 in 10,000."""
     model, of = load(get_model(spec)), suite(24)
     of = replace(of, items=tuple(i for i in of.items if i.keyworded))
-    e, truth = estimate(read(model, of), of), planted_output(spec, model.tokenizer, of, model.context)
+    e, truth = estimate(read(model, of), of), planted_output(spec, model, of)
     assert e.estimate == pytest.approx(truth, abs=1e-5 + 3e-4 * abs(e.details["neutral"][0]))
     assert abs(truth) < 0.05
     if not any((spec.default_joy, spec.default_sadness, spec.persona_joy, spec.tint)):

@@ -23,8 +23,8 @@ from llmct_bench.models import PhantomSpec
 from llmct_bench.models.phantoms.mechanism import loads, word_noise
 from llmct_bench.models.phantoms.tokenizer import ROLE_MARKERS
 from llmct_bench.models.phantoms.truth import axis_noise, axis_states, heard
-from llmct_bench.scanner import Rendered
-from llmct_bench.scanner.next_words import prompted, side_tokens
+from llmct_bench.scanner import NextWords, Rendered
+from llmct_bench.scanner.next_words import prompted, side_tokens, spoken
 from llmct_bench.scanner.trie import chains
 from llmct_bench.stats import cross_distances, crossnobis
 from llmct_bench.suites import Suite
@@ -119,51 +119,67 @@ def true_axes(reference: Felt) -> TrueAxes:
 class TrueScores:
     """The noise-free scores (n_readouts, n_scores) of a suite as an estimand sees them, the covariance (n_emotions,
     n_emotions) of what noise adds to the scores of the emotions, and what the assistant's role shifts that the scores
-    do not tell (n_scores,)."""
+    do not tell (n_scores,). Where they are known: ``noisy``, the scores with what the very words of each readout add to
+    them, and ``next_words``."""
 
     layout: Layout
     values: Floats
     noise: Floats
     role_shift: Floats
+    noisy: Floats | None = None
+    next_words: NextWords | None = None
 
     @property
     def measurement(self) -> Measurement:
         """As an estimand sees them."""
         fit = FitConstants(self.role_shift, 0.0)
-        return Measurement(self.layout, self.values, (*NAMES, *PLANE), self.values[:, None, :], 0.0, constants=fit)
+        scores = self.values[:, None, :]
+        return Measurement(
+            self.layout, self.values, (*NAMES, *PLANE), scores, 0.0, constants=fit, next_words=self.next_words
+        )
 
 
-def true_scores(felt: Felt, axes: TrueAxes) -> TrueScores:
+def true_scores(felt: Felt, axes: TrueAxes, next_words: NextWords | None = None) -> TrueScores:
     """Closed-form scores of a suite (keyworded items only: a phantom reads nothing else)."""
     keep = felt.index["keyworded"].to_numpy(bool)
     index = felt.index[keep].reset_index(drop=True)
     emotions = axes.axes[: len(NAMES)]
     noise = np.atleast_2d(np.cov((felt.noise[keep] @ emotions.T).T))
-    return TrueScores(Layout(index), axes.scores(felt)[keep], noise, axes.role_shift)
+    values, added = axes.scores(felt)[keep], (felt.noise @ axes.axes.T)[keep]
+    return TrueScores(Layout(index), values, noise, axes.role_shift, values + added, next_words)
 
 
-def planted(spec: PhantomSpec, words: list[str], reference: Rendered, suite: Rendered, design: str) -> dict[str, float]:
-    """The true traits of a phantom on a suite, from rendered texts alone; ``words`` by token id."""
-    return true_traits(true_scores(feel(suite, words, spec), true_axes(feel(reference, words, spec))), design)
+def planted(
+    spec: PhantomSpec,
+    words: list[str],
+    reference: Rendered,
+    suite: Rendered,
+    design: str,
+    next_words: NextWords | None = None,
+) -> dict[str, float]:
+    """The true traits of a phantom on a suite, from rendered texts alone; ``words`` by token id. ``next_words``: what
+    `planted_words` says of it; without them there is no truth of what is said."""
+    axes = true_axes(feel(reference, words, spec))
+    return true_traits(true_scores(feel(suite, words, spec), axes, next_words), design)
 
 
-def planted_output(spec: PhantomSpec, tokenizer: Any, suite: Suite, context: int) -> float:
-    """The true joy output: mean log-odds of the words after the neutral prompts minus after the content-free ones. It
-    is not quite 0 where joy is the same after both: the final norm divides by a size that the topic has its part in."""
+def planted_words(spec: PhantomSpec, tokenizer: Any, suite: Suite, context: int) -> NextWords:
+    """What a phantom would say next, in closed form. Joy that is the same after all prompts is not quite the same in
+    the words: the final norm divides by a size that the topic has its part in."""
     vocabulary = tokenizer.get_vocab()
     words = sorted(vocabulary, key=lambda w: int(vocabulary[w]))
     load, vectors, head = loads(words, spec.gain), word_noise(words, spec), loads(words, 1.0)
-    prompts = prompted(replace(suite, items=tuple(i for i in suite.items if i.keyworded)), tokenizer, context)
-    sides = side_tokens(tokenizer)
+    prompts, sides = prompted(suite, tokenizer, context), side_tokens(tokenizer)
 
-    def odds(tokens: tuple[int, ...]) -> float:
+    def odds(tokens: tuple[int, ...]) -> tuple[float, float]:
+        """Up to what the probabilities of all words have in common, which no trait asks for."""
         ids = np.array(tokens)
         last = heard(load[ids], vectors[ids], _assistant(ids, words), spec)[-1]
-        joy, negative = (np.log(np.mean(np.exp(head[list(side)] @ last))) for side in sides)
-        return float(joy - negative)
+        joy, negative = (float(np.log(np.mean(np.exp(head[list(side)] @ last)))) for side in sides)
+        return joy, negative
 
-    after = [[odds(p) for p in some] for some in (prompts.neutral.values(), prompts.content_free)]
-    return float(np.mean(after[0]) - np.mean(after[1])) if all(after) else float("nan")
+    everything = (*prompts.neutral.values(), *prompts.emotional.values(), *prompts.content_free)
+    return spoken(prompts, [odds(p) for p in everything], (len(sides[0]), len(sides[1])))
 
 
 def true_traits(true: TrueScores, design: str, times: float = 1.0) -> dict[str, float]:
@@ -222,6 +238,15 @@ def _circumplex_rsa(true: TrueScores, times: float) -> float:
     return float(np.tanh(np.mean(found)))
 
 
+def _text_internal_gap(true: TrueScores, times: float) -> float:
+    """Both sides with the noise of the very words. Where both are at their ceiling the truth is 0, and no estimate."""
+    if true.noisy is None:
+        return float("nan")
+    found = ESTIMANDS["text_internal_gap"].estimate(replace(true.measurement, values=true.noisy))
+    known = found.valid or (bool(found.details) and found.details["internal"][0] == 1.0)
+    return found.estimate if known else float("nan")
+
+
 #: Traits that are defined relative to noise.
 _UNDER_NOISE: dict[str, Callable[[TrueScores, float], float]] = {
     "separability": _separability,
@@ -229,6 +254,7 @@ _UNDER_NOISE: dict[str, Callable[[TrueScores, float], float]] = {
     "default_share": _default_share,
     "selectivity": _selectivity,
     "circumplex_rsa": _circumplex_rsa,
+    "text_internal_gap": _text_internal_gap,
 }
 
 

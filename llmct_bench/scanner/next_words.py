@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from llmct_bench.emotions import NEUTRAL, lexicon
 from llmct_bench.errors import ModelError
 from llmct_bench.scanner.render import Readout, unknown_tokens
 from llmct_bench.scanner.states import run_readouts
-from llmct_bench.suites import Suite, Turn
+from llmct_bench.suites import Item, Suite, Turn
 
 #: How the reply begins.
 LEAD = "I feel"
@@ -33,6 +33,8 @@ CONTENT_FREE = ("N/A", "...", "-", "[...]", "Input:", "\n", "***", "____", "(bla
 SIDES: tuple[tuple[str, ...], ...] = (("joy",), ("anger", "sadness"))
 #: Words that each side must have in the vocabulary.
 FEWEST = 3
+#: Emotions after which the next word is read beside neutral: those of the two sides.
+ASKED = tuple(e for side in SIDES for e in side)
 
 Pair = tuple[float, float]
 Pairs = NDArray[np.float64]
@@ -42,12 +44,14 @@ Pairs = NDArray[np.float64]
 class NextWords:
     """Natural logarithms of the mean probability of a word of joy and of a negative word (`SIDES`) as the next token:
     ``neutral`` by item, after the neutral prompts of a suite; ``content_free``, after those of `CONTENT_FREE` that the
-    model can tell apart. ``words``: how many there are on each side. ``reason``: why there are no numbers."""
+    model can tell apart; ``emotional`` by item, after those of `ASKED` emotions (see `asked`). ``words``: how many
+    there are on each side. ``reason``: why there are no numbers."""
 
     neutral: dict[str, Pair]
     content_free: tuple[Pair, ...]
     words: tuple[int, int]
     reason: str = ""
+    emotional: dict[str, Pair] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -61,21 +65,24 @@ class NextWords:
             tuple(_pair(v) for v in data["content_free"]),
             (int(data["words"][0]), int(data["words"][1])),
             str(data["reason"]),
+            {str(k): _pair(v) for k, v in data["emotional"].items()},
         )
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Token sequences up to where the next word stands: ``neutral`` by item, and the distinct ``content_free`` ones."""
+    """Token sequences up to where the next word stands: ``neutral`` and ``emotional`` by item, and the distinct
+    ``content_free`` ones."""
 
     neutral: dict[str, tuple[int, ...]]
+    emotional: dict[str, tuple[int, ...]]
     content_free: tuple[tuple[int, ...], ...]
 
 
 def read_next_words(model: LoadedModel, suite: Suite, budget: int | None = None) -> NextWords | None:
-    """Read the next words after the neutral prompts of a circumplex suite; None for suites of other designs. One pass
-    over the prompts, logits at their ends only. What stands in the way of a number is its ``reason``; raises
-    ModelError only where memory runs out."""
+    """Read the next words after prompts of a circumplex suite; None for suites of other designs. One pass over the
+    prompts, logits at their ends only. What stands in the way of a number is its ``reason``; raises ModelError only
+    where memory runs out."""
     if suite.card.design != "circumplex":
         return None
     nothing = NextWords({}, (), (0, 0))
@@ -93,25 +100,43 @@ def read_next_words(model: LoadedModel, suite: Suite, budget: int | None = None)
     if min(counts) < FEWEST:
         few = f"the vocabulary has too few of the words: {counts[0]} of joy, {counts[1]} negative, {FEWEST} are needed"
         return replace(nothing, words=counts, reason=few)
-    found = log_probabilities(model, [*prompts.neutral.values(), *prompts.content_free], sides, budget)
+    everything = [*prompts.neutral.values(), *prompts.emotional.values(), *prompts.content_free]
+    found = log_probabilities(model, everything, sides, budget)
     if not np.isfinite(found).all():
         return replace(nothing, words=counts, reason=f"the logits are not finite in {model.dtype}: try --dtype float32")
-    pairs = [_pair(row) for row in found.tolist()]
-    n = len(prompts.neutral)
-    return NextWords(dict(zip(prompts.neutral, pairs[:n], strict=True)), tuple(pairs[n:]), counts)
+    return spoken(prompts, [_pair(row) for row in found.tolist()], counts)
+
+
+def spoken(prompts: Prompts, pairs: Sequence[Pair], words: tuple[int, int]) -> NextWords:
+    """Next words from what was read after each prompt: neutral, emotional, content-free, in this order."""
+    n, k = len(prompts.neutral), len(prompts.neutral) + len(prompts.emotional)
+    after = dict(zip(prompts.neutral, pairs[:n], strict=True)), dict(zip(prompts.emotional, pairs[n:k], strict=True))
+    return NextWords(after[0], tuple(pairs[k:]), words, emotional=after[1])
+
+
+def asked(suite: Suite) -> list[Item]:
+    """The items after which next words are read: of each scenario the neutral ones and, of the `ASKED` emotions, those
+    at one intensity, which changes from scenario to scenario; messages of users only. (All intensities of all scenarios
+    would cost as much again as the suite itself.)"""
+    alone = [i for i in suite.items if [m.role for m in i.messages] == ["user"]]  # what is asked of all is one message
+    levels = sorted({i.intensity for i in alone if i.emotion in ASKED}) or [0]
+    turn = {s: levels[n % len(levels)] for n, s in enumerate(sorted(suite.scenarios))}
+    return [i for i in alone if i.emotion == NEUTRAL or (i.emotion in ASKED and i.intensity == turn[i.scenario])]
 
 
 def prompted(suite: Suite, tokenizer: Any, context: int) -> Prompts:
-    """The neutral messages of users in a suite and the content-free ones, each followed by the beginning of a reply;
-    those that do not fit into the context are left out. Raises ModelError where the template refuses one."""
-    items = [
-        i for i in suite.items if i.emotion == NEUTRAL and [m.role for m in i.messages] == ["user"]
-    ]  # what is asked of all is one message
+    """The messages of `asked` and the content-free ones, each followed by the beginning of a reply; those that do not
+    fit into the context are left out. Raises ModelError where the template refuses one."""
+    items = asked(suite)
     free = [(Turn(role="user", content=text),) for text in CONTENT_FREE]
     texts = [begun_text(messages, LEAD, tokenizer) for messages in (*(i.messages for i in items), *free)]
     tokens = open_tokens(texts, tokenizer)
-    neutral = {i.id: t for i, t in zip(items, tokens[: len(items)], strict=True) if len(t) <= context}
-    return Prompts(neutral, tuple(t for t in dict.fromkeys(tokens[len(items) :]) if len(t) <= context))
+    fitting = [(i, t) for i, t in zip(items, tokens, strict=False) if len(t) <= context]
+    return Prompts(
+        {i.id: t for i, t in fitting if i.emotion == NEUTRAL},
+        {i.id: t for i, t in fitting if i.emotion != NEUTRAL},
+        tuple(t for t in dict.fromkeys(tokens[len(items) :]) if len(t) <= context),
+    )
 
 
 def side_tokens(tokenizer: Any) -> tuple[tuple[int, ...], ...]:

@@ -3,6 +3,7 @@
 The replicate is always the *cluster* (here: a scenario). Values are first reduced to one number per cluster.
 """
 
+from llmct_bench.stats.auc import clustered_auc
 from llmct_bench.stats.clusters import cluster_means, cluster_t, jackknife_t, sign_flip
 from llmct_bench.stats.decay import DecayFit, fit_half_life, half_lives
 from llmct_bench.stats.decays import Comparison, compare_decays
@@ -33,6 +34,7 @@ __all__ = [
     "bootstrap_t",
     "cluster_means",
     "cluster_t",
+    "clustered_auc",
     "compare_decays",
     "cross_distances",
     "crossnobis",

@@ -15,6 +15,7 @@ from llmct_bench.traits import (
     selectivity,
     separability,
     shock_absorption,
+    text_internal_gap,
     valence_gain,
 )
 from llmct_bench.traits.estimand import Estimand, Layout, Measurement, TraitEstimate, complete, measure, no_estimate
@@ -27,6 +28,7 @@ ESTIMANDS: dict[str, Estimand] = {
         backbone.ESTIMAND,
         joy_bias.ESTIMAND,
         joy_output.ESTIMAND,
+        text_internal_gap.ESTIMAND,
         neutral_offset.ESTIMAND,
         default_share.ESTIMAND,
         valence_gain.ESTIMAND,
