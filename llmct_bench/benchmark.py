@@ -13,10 +13,21 @@ from typing import Literal, Protocol
 import numpy as np
 import pandas as pd
 import transformers
+from numpy.typing import NDArray
 
 from llmct_bench import __version__
-from llmct_bench.adapters import AdapterCertificate, LoadedModel, certificate_subject, certify, load, subject_key
-from llmct_bench.affect import AffectFit, LayerChoice, Scores, constants, fit_affect, from_projections, score
+from llmct_bench.adapters import AdapterCertificate, LoadedModel, Point, certificate_subject, certify, load, subject_key
+from llmct_bench.affect import (
+    AffectFit,
+    LayerChoice,
+    Scores,
+    Transfer,
+    constants,
+    fit_affect,
+    fit_transfer,
+    from_projections,
+    score,
+)
 from llmct_bench.calibration import planted, planted_words
 from llmct_bench.errors import LlmctError, ModelError, ResultError, SuiteError
 from llmct_bench.leaderboards import Leaderboard, leaderboard
@@ -76,10 +87,10 @@ class Session:
             self._rendered[key] = render(suite, model.tokenizer, model.context)
         return self._rendered[key]
 
-    def scan(self, model: LoadedModel, suite: Suite) -> States:
+    def scan(self, model: LoadedModel, suite: Suite, points: Sequence[Point] | None = None) -> States:
         """Scan a suite, telling the progress."""
         rendered = self._start(model, suite)
-        return scan(model, suite, rendered=rendered, budget=self.budget, progress=self.progress.advance)
+        return scan(model, suite, points=points, rendered=rendered, budget=self.budget, progress=self.progress.advance)
 
     def project(self, model: LoadedModel, suite: Suite, fit: AffectFit) -> Projections:
         """Project a suite on a fit inside the pass, telling the progress."""
@@ -89,6 +100,7 @@ class Session:
             fit.directions,
             fit.references,
             parts=(fit.layer.point, fit.versions.parts),
+            whole=bool(suite.card.original),
             rendered=self._start(model, suite),
             budget=self.budget,
             progress=self.progress.advance,
@@ -130,6 +142,10 @@ class _Job:
     session: Session
     store: ResultStore | None
     existing: Existing
+    #: states at the fit's point, and the factors of the readouts, by suite and scenarios
+    _originals: dict[tuple[str, tuple[str, ...]], tuple[NDArray[np.float32], pd.DataFrame]] = field(
+        default_factory=dict
+    )
 
     def result(self, suite: Suite) -> ResultCard:
         """The stored result of a suite, or a new one."""
@@ -189,7 +205,8 @@ class _Job:
             else:
                 found = self.session.project(self.model, suite, fit)
                 spoken = read_next_words(self.model, suite, self.session.budget)
-                plan, scores = found.plan, replace(from_projections(found, fit), next_words=spoken)
+                scores = from_projections(found, fit)
+                plan, scores = found.plan, replace(scores, next_words=spoken, transfer=self._transfer(suite, found))
                 floor = self._floor(suite, scores)
             tokens = plan.tokens if plan is not None else 0
             cosine = fit.role_cosine[fit.layer.point].tolist()
@@ -232,10 +249,26 @@ class _Job:
             },
             truth=self._truth(suite),
             next_words=scores.next_words.to_json() if scores and scores.next_words else None,
+            transfer=scores.transfer.to_json() if scores and scores.transfer else None,
             provenance=provenance(),
             timings={"seconds": round(time.perf_counter() - began, 3), "tokens": float(tokens)},
         )
         return card, scores
+
+    def _transfer(self, suite: Suite, found: Projections) -> Transfer | None:
+        """How the emotions of a translation lie to those of its original, of which its scenarios are read once."""
+        if not suite.card.original:
+            return None
+        told = tuple(sorted(suite.scenarios))
+        key = suite.card.original, told
+        if key not in self._originals:
+            whole = get_suite(suite.card.original)
+            original = replace(whole, items=tuple(i for i in whole.items if i.scenario in told))
+            point = self.model.adapter.residual_points()[self._fit.layer.point]
+            states = self.session.scan(self.model, original, [point])
+            self._originals[key] = states.array[:, 0], states.index
+        own = found.whole, found.index
+        return fit_transfer(suite.card.language, own, self._originals[key], self._fit.nuisance)
 
     def _floor(self, suite: Suite, scores: Scores) -> float:
         """Zero change: the largest difference of a score, in neutral SD at the chosen point, when a few scenarios are
@@ -281,6 +314,7 @@ class _Job:
             attention=m.attention,
             transformers=transformers.__version__,
             llmct_bench=__version__,
+            **({"original": get_suite(suite.card.original).content_hash} if suite.card.original else {}),
         )
 
     def _subset(self, suite: Suite) -> str:

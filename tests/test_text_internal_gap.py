@@ -114,10 +114,8 @@ def test_its_interval_holds_the_binormal_area() -> None:
 @cache
 def layout(n: int) -> Layout:
     """One joyful, one angry and one sad item in each of n scenarios."""
-    rows = [
-        {"item": f"s{s}/{e}", "scenario": f"s{s:03d}", "emotion": e} for s in range(n) for e in ("joy", "anger", "sadness")
-    ]  # fmt: skip
-    return Layout(pd.DataFrame(rows))
+    told = [(f"s{s:03d}", e) for s in range(n) for e in ("joy", "anger", "sadness")]
+    return Layout(pd.DataFrame([{"item": f"{s}/{e}", "scenario": s, "emotion": e} for s, e in told]))
 
 
 def estimate(inside: np.ndarray, text: np.ndarray, of: Layout) -> TraitEstimate:

@@ -12,6 +12,7 @@ from llmct_bench.affect.fit import (
 from llmct_bench.affect.layers import LayerChoice, Separable, averages, separable, sums
 from llmct_bench.affect.metric import Metric, fit_metric, n_nuisance
 from llmct_bench.affect.scores import FitConstants, Scores, ScoreVersions, constants, from_projections, score
+from llmct_bench.affect.transfer import Transfer, fit_transfer
 
 __all__ = [
     "PLANE",
@@ -23,6 +24,7 @@ __all__ = [
     "ScoreVersions",
     "Scores",
     "Separable",
+    "Transfer",
     "Versions",
     "Wordings",
     "averages",
@@ -31,6 +33,7 @@ __all__ = [
     "fit_affect",
     "fit_backbone",
     "fit_metric",
+    "fit_transfer",
     "from_projections",
     "load_fit",
     "n_nuisance",

@@ -64,6 +64,7 @@ class AffectFit:
     user's and on the assistant's items alone (a low value means rotation, not dampening). ``role_random``: how far
     the assistant's role shifts neutral text along a random direction at the chosen point, neutral SD (root mean square
     over directions); NaN where the reference has one role. ``backbone``: at the chosen point, where it is known.
+    ``nuisance`` (k, d_model): what the metric removes at the chosen point, orthonormal.
     """
 
     scores: tuple[str, ...]
@@ -75,6 +76,7 @@ class AffectFit:
     layer: LayerChoice
     nuisance_dims: tuple[int, ...]
     versions: Versions
+    nuisance: NDArray[np.float32]
     role_random: float = math.nan
     backbone: Backbone | None = None
 
@@ -113,6 +115,7 @@ class AffectFit:
             "offsets": self.offsets,
             "references": self.references,
             "role_cosine": self.role_cosine,
+            "nuisance": self.nuisance,
             **{f"versions.{k}": v for k, v in vars(self.versions).items()},
         }
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path, metadata=header)
@@ -169,6 +172,7 @@ def fit_affect(states: States) -> AffectFit:
         layer,
         tuple(len(m.nuisance) for m in metrics),
         _versions(z, index, metric, words),
+        metric.nuisance.astype(np.float32),
         _role_random(z, index, metric),
         fit_backbone(z, index, words, z.shape[1] - len(metric.nuisance)),
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from llmct_bench.affect.backbone import Backbone
 from llmct_bench.affect.fit import AffectFit, project, shift
+from llmct_bench.affect.transfer import Transfer
 from llmct_bench.emotions import NAMES
 from llmct_bench.scanner import NextWords, Projections, States
 
@@ -81,7 +82,8 @@ class Scores:
     """``values`` (n_readouts, n_points, n_scores): corrected scores in neutral SD, columns ``names``; ``raw``
     (n_readouts, n_points, n_emotions): seed-compatible cosines with the reference prompts, columns ``raw_names``;
     ``index`` as in `States`; ``versions``: the scores on other axes, and ``constants`` of the fit, where they are
-    known; ``next_words``: what the model would say, where that was read."""
+    known; ``next_words``: what the model would say, where that was read; ``transfer`` from the language of which the
+    suite is a translation."""
 
     values: Floats
     raw: Floats
@@ -91,6 +93,7 @@ class Scores:
     versions: ScoreVersions | None = None
     constants: FitConstants | None = None
     next_words: NextWords | None = None
+    transfer: Transfer | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """Long table: one row a readout x point, one column a score (``joy``) and a cosine (``raw_joy``)."""

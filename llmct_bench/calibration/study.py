@@ -125,7 +125,7 @@ def replicate(cell: Cell, seed: int) -> dict[str, list[float | None]]:
         given = planted_traits(design, cell.scenarios, cell.told, metric)
         measured = measure(scores, fit.layer, cosine, layout=layout)
         for e in ESTIMANDS.values():
-            if e.design == design and (e.ranked or seed < _UNRANKED):
+            if e.design == design and not e.needs and (e.ranked or seed < _UNRANKED):
                 found[e.name] = lines.numbers(e.estimate(measured), given.get(e.name, math.nan))
     return found
 

@@ -187,7 +187,7 @@ def true_traits(true: TrueScores, design: str, times: float = 1.0) -> dict[str, 
     often the table stands for itself (joy bias depends slightly on the number of decisions)."""
     out: dict[str, float] = {}
     for estimand in ESTIMANDS.values():
-        if estimand.design != design:
+        if estimand.design != design or estimand.needs:
             continue
         if estimand.name in _UNDER_NOISE:
             out[estimand.name] = _UNDER_NOISE[estimand.name](true, times)

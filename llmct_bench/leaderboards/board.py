@@ -120,7 +120,8 @@ def leaderboard(results: Sequence[ResultCard], title: str = "Leaderboard", note:
                 for t in r.traits
                 if t.trait == estimand.name
             ]
-            tables.append(_table(estimand, suite, found))
+            if found or not estimand.needs:
+                tables.append(_table(estimand, suite, found))
     return Leaderboard(tuple(ordered), tuple(tables), title, note)
 
 

@@ -12,7 +12,7 @@ from llmct_bench.errors import ResultError
 from llmct_bench.traits import TraitEstimate
 
 #: Raised whenever the meaning of a stored number changes; older results are then measured again.
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class ResultCard:
     truth: dict[str, float | None] = field(default_factory=dict)
     #: what the model would say next, where that was read (see `NextWords`)
     next_words: dict[str, Any] | None = None
+    #: of a translation: how its emotions lie to those of the original (see `Transfer`)
+    transfer: dict[str, Any] | None = None
     #: readouts left out of a comparison because another model cannot read them; never stored
     not_shared: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from llmct_bench.adapters import AdapterCertificate
-from llmct_bench.affect import AffectFit, FitConstants, Scores, ScoreVersions, load_fit
+from llmct_bench.affect import AffectFit, FitConstants, Scores, ScoreVersions, Transfer, load_fit
 from llmct_bench.errors import ResultError
 from llmct_bench.results.schema import ResultCard
 from llmct_bench.results.sums import write_sums
@@ -95,7 +95,8 @@ class ResultStore:
                     frame[column] = frame[column].astype(str)
             known = FitConstants.from_json(card.fit) if "role_shift" in card.fit else None
             spoken = NextWords.from_json(card.next_words) if card.next_words is not None else None
-            scores = replace(Scores.from_frame(frame), constants=known, next_words=spoken)
+            transfer = Transfer.from_json(card.transfer) if card.transfer is not None else None
+            scores = replace(Scores.from_frame(frame), constants=known, next_words=spoken, transfer=transfer)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ResultError(f"{path} cannot be read: run the model on {card.suite} again") from error
         try:

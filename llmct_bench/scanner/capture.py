@@ -66,13 +66,15 @@ class Project:
         readouts: int,
         parts: NDArray[np.floating],
         parts_at: int,
+        whole: bool = False,
     ) -> None:
         """``directions`` (points, scores, d_model), ``references`` (points, emotions, d_model), and further directions
-        ``parts`` (n_parts, d_model) for one point."""
+        ``parts`` (n_parts, d_model) for one point; ``whole``: the content states at that point are kept as well."""
         self._directions, self._references = directions, _unit(np.asarray(references, np.float64))
         self._parts, self._at = parts, parts_at
         self.values = np.full((readouts, *directions.shape[:2]), np.nan)
         self.parts = np.full((readouts, len(parts)), np.nan)
+        self.whole = np.full((readouts, directions.shape[-1] if whole else 0), np.nan, np.float32)
         self.cosines = np.full((readouts, *references.shape[:2]), np.nan)
 
     def begin(self, readouts: int, device: torch.device) -> None:
@@ -86,6 +88,7 @@ class Project:
         self._values = torch.full((readouts, *self.values.shape[1:]), float("nan"), dtype=dtype, device=device)
         self._cosines = torch.full((readouts, *self.cosines.shape[1:]), float("nan"), dtype=dtype, device=device)
         self._own = torch.full((readouts, self.parts.shape[1]), float("nan"), dtype=dtype, device=device)
+        self._whole = torch.full((readouts, self.whole.shape[1]), float("nan"), device=device)
 
     def take(self, point: int, content: Tensor, last: Tensor) -> None:
         """Project."""
@@ -93,6 +96,7 @@ class Project:
         self._values[:, point] = wide @ self._d[point].T
         if point == self._at:
             self._own[:] = wide @ self._p.T
+            self._whole[:] = content[:, : self._whole.shape[1]]
         wide = last.to(self._r.dtype)
         norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).clamp_min(1e-12)
         self._cosines[:, point] = (wide / norm) @ self._r[point].T
@@ -102,6 +106,7 @@ class Project:
         self.values[where] = self._values.double().cpu().numpy()
         self.cosines[where] = self._cosines.double().cpu().numpy()
         self.parts[where] = self._own.double().cpu().numpy()
+        self.whole[where] = self._whole.cpu().numpy()
 
 
 @dataclass(frozen=True)

@@ -73,11 +73,13 @@ class States:
 class Projections:
     """``values`` (n_readouts, n_points, n_scores): content states on directions; ``cosines`` (n_readouts, n_points,
     n_references): of last tokens with references; ``parts`` (n_readouts, n_parts): content states on further directions
-    at one point; all float64. The rest as in `States`."""
+    at one point; all float64. ``whole`` (n_readouts, d_model) float32: the content states at that point, d_model = 0
+    where they were not asked for. The rest as in `States`."""
 
     values: NDArray[np.float64]
     cosines: NDArray[np.float64]
     parts: NDArray[np.float64]
+    whole: NDArray[np.float32]
     index: pd.DataFrame
     left_out: tuple[str, ...]
     plan: Plan
@@ -128,6 +130,7 @@ def scan_projected(
     references: NDArray[np.floating],
     *,
     parts: tuple[int, NDArray[np.floating]] | None = None,
+    whole: bool = False,
     budget: int | None = None,
     rendered: Rendered | None = None,
     progress: Progress = lambda tokens: None,
@@ -135,16 +138,16 @@ def scan_projected(
 ) -> Projections:
     """The projections of a suite's states at every block boundary on ``directions`` (n_points, n_scores, d_model), and
     the cosines of its last tokens with ``references`` (n_points, n_references, d_model), taken inside the pass: the
-    states themselves are never kept. ``parts``: a point's number and directions (n_parts, d_model) for this point only.
-    Under an ``edit`` every readout is run in a row of its own, because readouts that share tokens may be edited
-    differently. Raises as `scan` does."""
+    states themselves are not kept. ``parts``: a point's number and directions (n_parts, d_model) for this point only;
+    ``whole``: at this point the states are kept. Under an ``edit`` every readout is run in a row of its own, because
+    readouts that share tokens may be edited differently. Raises as `scan` does."""
     rendered = _rendered(model, suite, rendered)
     points = model.adapter.residual_points()
     at, further = parts or (0, np.empty((0, directions.shape[-1])))
-    sink = Project(directions, references, len(rendered.readouts), further, at)
+    sink = Project(directions, references, len(rendered.readouts), further, at, whole)
     plan = run_readouts(model, rendered.readouts, points, sink, budget, progress, edit)
     _check(model, points, sink.values, sink.cosines)
-    return Projections(sink.values, sink.cosines, sink.parts, rendered.index, rendered.left_out, plan)
+    return Projections(sink.values, sink.cosines, sink.parts, sink.whole, rendered.index, rendered.left_out, plan)
 
 
 def plan_scan(model: LoadedModel, readouts: Sequence[Readout], budget: int | None = None) -> Plan:

@@ -69,7 +69,8 @@ class SuiteCard(BaseModel):
     """``suite.yaml``: what the suite is for and how its content was made.
 
     A suite either brings its items along (``data/*.jsonl``) or names a ``source`` from which they are sampled.
-    ``canary`` is a string by which the texts can be found in a corpus; texts of others have none.
+    ``canary`` is a string by which the texts can be found in a corpus; texts of others have none. ``original``: the
+    suite of which this one is a translation, scenario by scenario.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,6 +81,7 @@ class SuiteCard(BaseModel):
     licence: str
     citation: str = ""
     language: str = "en"
+    original: str = ""
     canary: str = ""
     source: Source | None = None
 

@@ -4,6 +4,7 @@ from llmct_bench.stats import MIN_CLUSTERS
 from llmct_bench.traits import (
     backbone,
     circumplex_rsa,
+    cross_lingual,
     dampening,
     default_share,
     geometry,
@@ -34,6 +35,7 @@ ESTIMANDS: dict[str, Estimand] = {
         valence_gain.ESTIMAND,
         geometry.ESTIMAND,
         circumplex_rsa.ESTIMAND,
+        cross_lingual.ESTIMAND,
         selectivity.ESTIMAND,
         dampening.ESTIMAND,
         shock_absorption.ESTIMAND,
@@ -55,12 +57,13 @@ def estimate_all(measurement: Measurement, design: str) -> list[TraitEstimate]:
     if scenarios < MIN_CLUSTERS:
         whole = "whole " if design == "circumplex" else ""
         return unavailable(design, f"{scenarios} {whole}scenarios could be read, {MIN_CLUSTERS} are needed")
-    return [e.estimate(measurement) for e in ESTIMANDS.values() if e.design == design]
+    own = [e for e in ESTIMANDS.values() if e.design == design]
+    return [e.estimate(measurement) for e in own if not e.needs or getattr(measurement, e.needs) is not None]
 
 
 def unavailable(design: str, reason: str) -> list[TraitEstimate]:
-    """Every trait of a design as invalid, for one reason."""
-    return [no_estimate(e.name, reason) for e in ESTIMANDS.values() if e.design == design]
+    """Every trait that all suites of a design have as invalid, for one reason."""
+    return [no_estimate(e.name, reason) for e in ESTIMANDS.values() if e.design == design and not e.needs]
 
 
 __all__ = [

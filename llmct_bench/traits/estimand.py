@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
-from llmct_bench.affect import FitConstants, LayerChoice, Scores, ScoreVersions, averages
+from llmct_bench.affect import FitConstants, LayerChoice, Scores, ScoreVersions, Transfer, averages
 from llmct_bench.emotions import NAMES
 from llmct_bench.scanner import NextWords
 from llmct_bench.stats import MIN_CLUSTERS, Interval, LeftOut, left_out
@@ -42,7 +42,8 @@ class Measurement:
 
     ``values`` (n_readouts, n_scores) in neutral SD at that layer, columns ``names``; ``profile`` (n_readouts, n_points,
     n_scores) at all of them; ``versions``: the scores at that layer on other axes; ``constants``: what the fit knows
-    beside them; ``next_words``: what the model would say.
+    beside them; ``next_words``: what the model would say; ``transfer`` from the language of which the suite is a
+    translation.
     """
 
     layout: Layout
@@ -54,6 +55,7 @@ class Measurement:
     versions: ScoreVersions | None = None
     constants: FitConstants | None = None
     next_words: NextWords | None = None
+    transfer: Transfer | None = None
 
     def error(self, statistic: Callable[[Floats], ArrayLike]) -> LeftOut | None:
         """What ``statistic`` of the scores (n_readouts, n_scores) inherits from the axes; None where their versions are
@@ -82,10 +84,12 @@ def measure(
     if without:
         names = [f"{item}[{read}]" for item, read in zip(scores.index["item"], scores.index["read"], strict=True)]
         keep = keep & ~np.isin(names, list(without))
-    profile, versions, constants = scores.values, scores.versions, scores.constants
-    if without and constants is not None and constants.backbone is not None:
+    profile, versions, constants, transfer = scores.values, scores.versions, scores.constants, scores.transfer
+    if without:
         lost = set(scores.index["scenario"][np.isin(names, list(without))])
-        constants = replace(constants, backbone=constants.backbone.lacking(lost))
+        if constants is not None and constants.backbone is not None:
+            constants = replace(constants, backbone=constants.backbone.lacking(lost))
+        transfer = transfer.lacking(lost) if transfer is not None else None
     if not keep.all():
         profile, versions = profile[keep], versions.rows(keep) if versions is not None else None
     return Measurement(
@@ -98,6 +102,7 @@ def measure(
         versions,
         constants,
         scores.next_words,
+        transfer,
     )
 
 
@@ -153,7 +158,8 @@ class Estimand:
     """The declaration of a trait and the function that estimates it.
 
     ``design`` is the suite design it needs. ``null`` is the value of a model without the trait. ``meaning`` says
-    what + means. ``validity`` lists the conditions under which a number is given at all.
+    what + means. ``validity`` lists the conditions under which a number is given at all. ``needs``: a field of the
+    measurement that only some suites of the design have; the others do not have the trait.
     """
 
     name: str
@@ -171,6 +177,7 @@ class Estimand:
     ranked: bool = True
     #: the values by scenario are natural logarithms of the unit
     logarithmic: bool = False
+    needs: str = ""
 
 
 def result(

@@ -96,8 +96,8 @@ ESTIMAND = Estimand(
     name=NAME,
     title="Text–internal gap",
     design="circumplex",
-    formula="AUC(p_V) − AUC(L), AUC(x) = P(x(joy item of scenario s) > x(anger or sadness item of t ≠ s)), ties ½; p_V = "
-    "valence score inside, L = ln p̄(joy words) − ln p̄(words of anger and sadness) as the next word of “I feel …”",
+    formula="AUC(p_V) − AUC(L), AUC(x) = P(x(joy item of scenario s) > x(anger or sadness item of t ≠ s)), ties ½; "
+    "p_V = valence score inside, L = ln p̄(joy words) − ln p̄(words of anger and sadness) as the next word of “I feel …”",
     unit="AUC",
     range="[−1, 1]",
     null=0.0,
