@@ -209,7 +209,7 @@ class _Job:
                 plan, scores = found.plan, replace(scores, next_words=spoken, transfer=self._transfer(suite, found))
                 floor = self._floor(suite, scores)
             tokens = plan.tokens if plan is not None else 0
-            cosine = fit.role_cosine[fit.layer.point].tolist()
+            cosine = fit.axis_cosines
             traits = estimate_all(measure(scores, fit.layer, cosine, subset == "keyworded"), design)
         else:
             self.session.progress.message(f"{self.model.card.name} · {suite.key}: the model can read no item")
@@ -233,7 +233,7 @@ class _Job:
                 "reference_hash": self.reference.content_hash,
                 "layer": fit.layer.to_json(),
                 "nuisance_dims": list(fit.nuisance_dims),
-                "role_cosine": fit.role_cosine[fit.layer.point].tolist(),
+                "role_cosine": fit.axis_cosines,
                 **known,
             },
             traits=traits,

@@ -201,7 +201,7 @@ def drawn(gain: float, seed: int) -> Measurement:
     """A drawn reference read by its own fit."""
     states = draw(reference_layout(), Knobs(gain=gain), np.random.default_rng(seed))
     fit = fit_affect(states)
-    return measure(score(states, fit), fit.layer, np.ones(4))
+    return measure(score(states, fit), fit.layer, np.ones((4, 2)))
 
 
 def test_emotions_of_one_kind_lie_in_the_backbone() -> None:
@@ -234,7 +234,7 @@ def test_it_is_kept_with_the_fit_and_without_topics_that_are_lost(tmp_path: Path
     assert a == b
     topic = again.backbone.topics[3]
     lost = [f"{r.item}[{r.read}]" for r in states.index.itertuples() if r.scenario == topic][:1]
-    m = measure(own, again.layer, np.ones(4), without=lost)
+    m = measure(own, again.layer, np.ones((4, 2)), without=lost)
     less = ESTIMANDS["backbone"].estimate(m)
     assert sorted(less.per_cluster) == sorted(set(a.per_cluster) - {topic})
     assert less.estimate == pytest.approx(a.estimate, abs=0.02)

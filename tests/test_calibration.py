@@ -467,7 +467,7 @@ def test_planted_in_a_metric_is_what_exact_axes_make_of_noise_free_states(
     fit = replace(fit, directions=exact[None].astype(np.float32), offsets=offsets)
     array = expected(layout, BUSY).astype(np.float32)[:, None]
     scores = replace(score(States(array, array, layout.index, (Point("resid", 0),), (), None), fit), versions=None)
-    cosine = fit.role_cosine[fit.layer.point].tolist()
+    cosine = fit.axis_cosines
     measured = measure(scores, fit.layer, cosine)
     found = planted_traits(design, 12, BUSY, metric)
     assert set(found) == {e.name for e in ESTIMANDS.values() if e.design == design}
@@ -509,7 +509,7 @@ def covered() -> dict[tuple[str, int], tuple[float, float]]:
         reference = draw(reference_layout(), knobs, rng)
         fit = fit_affect(reference)
         metric = fit_metric(reference.array[:, 0], reference.index, fit.roles)
-        cosine = fit.role_cosine[fit.layer.point].tolist()
+        cosine = fit.axis_cosines
         for design, trait, n in (
             ("circumplex", "separability", 24),
             ("shock", "dampening", 24),

@@ -133,7 +133,7 @@ def test_planted_distances_are_recovered() -> None:
         reference, layout = draw(reference_layout(), Knobs(), rng), design_layout("circumplex", 24)
         fit = fit_affect(reference)
         metric = fit_metric(reference.array[:, 0], reference.index, fit.roles)
-        e = estimate(measure(score(draw(layout, Knobs(), rng), fit), fit.layer, np.ones(4), layout=layout))
+        e = estimate(measure(score(draw(layout, Knobs(), rng), fit), fit.layer, np.ones((4, 2)), layout=layout))
         truth = planted_traits("circumplex", 24, Knobs(), metric)["circumplex_rsa"]
         held += e.low <= truth <= e.high
         off.append(e.estimate - truth)

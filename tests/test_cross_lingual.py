@@ -131,7 +131,7 @@ def test_the_interval_holds_the_planted_share(angle: float, size: float) -> None
         aimed += e.details["correlation"][1] <= np.cos(angle) <= e.details["correlation"][2]
     assert min(held, aimed) >= 271
     assert held < 300
-    assert valid >= 270  # in some samples the language's own distances are not surely above 0
+    assert valid >= 240  # in some samples the language's own distances are not surely above 0
     assert np.median(estimates) == pytest.approx(truth, abs=0.06)
 
 

@@ -258,7 +258,7 @@ def drawn(knobs: Knobs, seed: int, scenarios: int = 24) -> tuple[Measurement, di
     reference, layout = draw(reference_layout(), knobs, rng), design_layout("circumplex", scenarios)
     fit = fit_affect(reference)
     metric = fit_metric(reference.array[:, 0], reference.index, fit.roles)
-    cosine = fit.role_cosine[fit.layer.point].tolist()
+    cosine = fit.axis_cosines
     truth = planted_traits("circumplex", scenarios, knobs, metric)
     return measure(score(draw(layout, knobs, rng), fit), fit.layer, cosine, layout=layout), truth
 

@@ -78,7 +78,7 @@ class Job:
 
 def measured(scores: Scores, fit: AffectFit, keyworded: bool = False) -> Measurement:
     """The measurement at the fit's layer."""
-    return measure(scores, fit.layer, fit.role_cosine[fit.layer.point].tolist(), keyworded)
+    return measure(scores, fit.layer, fit.axis_cosines, keyworded)
 
 
 @cache

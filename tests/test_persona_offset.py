@@ -83,7 +83,9 @@ def test_axes_that_differ_carry_the_shift_of_their_own() -> None:
     """A version of the axes sees the role's shift on its own directions: if versions are the scores times 0.9, 1 and
     1.1, the standard error of the axes is that of the whole shift, (2/3 (0.01 + 0.01))^(1/2) of it."""
     m = resting(1.0)
-    versions = ScoreVersions(m.values, np.array([0.9, 1.0, 1.1])[:, None, None] * np.eye(6), np.zeros(3, int), SHIFT)
+    versions = ScoreVersions(
+        m.values, np.array([0.9, 1.0, 1.1])[:, None, None] * np.eye(6), np.eye(6), np.zeros(3, int), SHIFT
+    )
     e = estimate(replace(m, versions=versions))
     assert e.se_axes == pytest.approx(abs(e.estimate) * np.sqrt(2 / 3 * 0.02))
 
@@ -113,7 +115,7 @@ def drawn(knobs: Knobs, seed: int) -> tuple[States, AffectFit, Measurement, floa
     reference, layout = draw(reference_layout(), knobs, rng), design_layout("shock", 24)
     fit = fit_affect(reference)
     truth = planted_traits("shock", 24, knobs, fit_metric(reference.array[:, 0], reference.index, fit.roles))
-    m = measure(score(draw(layout, knobs, rng), fit), fit.layer, np.ones(4), layout=layout)
+    m = measure(score(draw(layout, knobs, rng), fit), fit.layer, np.ones((4, 2)), layout=layout)
     return reference, fit, m, truth["persona_offset"]
 
 
@@ -146,7 +148,7 @@ def test_the_mean_of_the_role_cancels() -> None:
     moved = replace(fit, offsets=offsets, versions=replace(fit.versions, offsets=parts))
     assert fit.roles[0] == "assistant"
     states = draw(m.layout, Knobs(persona=1.0), np.random.default_rng(1))
-    one, two = (measure(score(states, f), f.layer, np.ones(4), layout=m.layout) for f in (fit, moved))
+    one, two = (measure(score(states, f), f.layer, np.ones((4, 2)), layout=m.layout) for f in (fit, moved))
     assert not np.allclose(one.values, two.values)
     a, b = estimate(one), estimate(two)
     assert (a.estimate, a.low, a.high) == pytest.approx((b.estimate, b.low, b.high))

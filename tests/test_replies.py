@@ -82,12 +82,17 @@ def random_fit() -> AffectFit:
         rng.normal(size=(POINTS, len(scores), WIDTH)).astype(np.float32),
         rng.normal(size=(2, POINTS, len(scores))),
         rng.normal(size=(POINTS, len(NAMES), WIDTH)).astype(np.float32),
-        np.ones((POINTS, len(NAMES))),
+        np.ones((POINTS, len(NAMES), 2)),
         LayerChoice(2, 2 / 3, True, ()),
         (1,) * POINTS,
         Versions(
-            np.ones((1, WIDTH), np.float32), np.zeros((2, 1)), np.ones((1, len(scores), 1)), np.zeros(1, np.int64)
+            np.ones((1, WIDTH), np.float32),
+            np.zeros((2, 1)),
+            np.ones((1, len(scores), 1)),
+            np.ones((len(scores), 1)),
+            np.zeros(1, np.int64),
         ),
+        np.zeros((0, WIDTH), np.float32),
     )
 
 
@@ -351,6 +356,10 @@ def shaped(model: LoadedModel) -> dict[str, Any]:
         "offsets": rng.normal(size=(2, points, 6)),
         "references": rng.normal(size=(points, len(NAMES), width)).astype(np.float32),
         "versions": Versions(
-            np.ones((1, width), np.float32), np.zeros((2, 1)), np.ones((1, 6, 1)), np.zeros(1, np.int64)
+            np.ones((1, width), np.float32),
+            np.zeros((2, 1)),
+            np.ones((1, 6, 1)),
+            np.ones((6, 1)),
+            np.zeros(1, np.int64),
         ),
     }

@@ -217,7 +217,8 @@ def test_a_ratio_whose_axes_may_be_nothing_is_invalid(name: str) -> None:
 
     def on(*lengths: float) -> TraitEstimate:
         mixes = np.array(lengths)[:, None, None] * np.eye(len(COLUMNS))
-        versions = ScoreVersions(m.values, mixes, np.zeros(len(lengths), np.int64), np.zeros(len(COLUMNS)))
+        flat, plain = np.zeros(len(lengths), np.int64), np.eye(len(COLUMNS))
+        versions = ScoreVersions(m.values, mixes, plain, flat, np.zeros(len(COLUMNS)))
         return ESTIMANDS[name].estimate(replace(m, versions=versions))
 
     sure, unsure = on(0.99, 1.0, 1.01), on(0.0, 1.0, 2.0)

@@ -29,6 +29,7 @@ from llmct_bench.affect.metric import Metric, fit_metric
 from llmct_bench.emotions import BY_NAME, NAMES, NEUTRAL
 from llmct_bench.errors import ModelError
 from llmct_bench.scanner import States
+from llmct_bench.stats import crossed, disattenuated
 
 Floats = NDArray[np.float64]
 
@@ -51,6 +52,7 @@ class Versions:
     parts: NDArray[np.float32]
     offsets: Floats
     mixes: Floats
+    plain: Floats
     strata: NDArray[np.int64]
 
 
@@ -60,10 +62,12 @@ class AffectFit:
 
     ``directions`` (n_points, n_scores, d_model) and ``offsets`` (n_roles, n_points, n_scores), float32/float64:
     score = <h, direction> - offset[role]. ``references`` (n_points, n_emotions, d_model): the raw states of the
-    seed-compatible reference prompts. ``role_cosine`` (n_points, n_emotions): cosine between the axes fitted on the
-    user's and on the assistant's items alone (a low value means rotation, not dampening). ``role_random``: how far
-    the assistant's role shifts neutral text along a random direction at the chosen point, neutral SD (root mean square
-    over directions); NaN where the reference has one role. ``backbone``: at the chosen point, where it is known.
+    seed-compatible reference prompts. ``role_cosine`` (n_points, n_emotions, 2): cosine between the axes of the user's
+    and of the assistant's items, without what noise takes from it, and its upper 97.5 % bound over topics (where that
+    is low, emotion is turned between the slots, not dampened); NaN where an axis is not surely more than noise.
+    ``role_random``: how far the assistant's role shifts neutral text along a random direction at the chosen point,
+    neutral SD (root mean square over directions); NaN where the reference has one role. ``backbone``: at the chosen
+    point, where it is known.
     ``nuisance`` (k, d_model): what the metric removes at the chosen point, orthonormal.
     """
 
@@ -79,6 +83,12 @@ class AffectFit:
     nuisance: NDArray[np.float32]
     role_random: float = math.nan
     backbone: Backbone | None = None
+
+    @property
+    def axis_cosines(self) -> list[list[float | None]]:
+        """``role_cosine`` at the chosen point as plain data."""
+        found = self.role_cosine[self.layer.point].tolist()
+        return [[v if math.isfinite(v) else None for v in own] for own in found]
 
     @property
     def role_shift(self) -> Floats:
@@ -200,8 +210,8 @@ def shift(projections: Floats, index: pd.DataFrame, offsets: Floats, roles: tupl
 
 
 def _fit_axes(h: NDArray[np.float32], index: pd.DataFrame, metric: Metric) -> tuple[Floats, Floats, Floats]:
-    """Directions (n_scores, d), offsets (n_roles, n_scores) and the cosine between the roles' own axes (n_emotions,)
-    at a point."""
+    """Directions (n_scores, d), offsets (n_roles, n_scores) and the cosine between the roles' own axes
+    (n_emotions, 2) at a point."""
     split, emotion, role = (index[c].to_numpy() for c in ("split", "emotion", "role"))
     z = metric.z(h, role)
     axes = _axes(z, split == "fit", emotion)
@@ -211,9 +221,27 @@ def _fit_axes(h: NDArray[np.float32], index: pd.DataFrame, metric: Metric) -> tu
     direction = axes / sigma[:, None]
     roles = list(metric.mean)
     offsets = np.stack([direction @ metric.mean[r] for r in roles])
-    by_role = [_axes(z, (split == "fit") & (role == r), emotion)[: len(NAMES)] for r in roles]
-    cosine = np.abs((by_role[0] * by_role[-1]).sum(axis=1)) if len(roles) > 1 else np.ones(len(NAMES))
+    cosine = _role_cosine(z[split == "fit"], index[split == "fit"], roles)
     return direction, offsets, cosine
+
+
+def _role_cosine(z: Floats, index: pd.DataFrame, roles: list[str]) -> Floats:
+    """(n_emotions, 2): see `AffectFit.role_cosine`, from pairs of topics that both roles have whole."""
+    if len(roles) < 2:
+        return np.full((len(NAMES), 2), np.nan)
+    keys = [index[c].to_numpy() for c in ("role", "scenario", "emotion")]
+    means = pd.DataFrame(z).groupby(keys).mean()
+    found = {(str(r), str(s)): set(own) for (r, s), own in means.reset_index(level=2).groupby(level=[0, 1])["level_2"]}
+    whole = [s for s in dict.fromkeys(index["scenario"]) if all(found.get((r, s), set()) >= {*NAMES} for r in roles)]
+    cells = pd.MultiIndex.from_tuples([(r, s, e) for r in (roles[0], roles[-1]) for s in whole for e in NAMES])
+    felt = means.reindex(cells).to_numpy().reshape(2, len(whole), len(NAMES), -1)
+    one, other = felt - felt.mean(axis=2, keepdims=True)
+    out = []
+    for e in range(len(NAMES)):
+        a, b = one[:, e], other[:, e]
+        angle = disattenuated(*(crossed(x, y) for x, y in ((a, b), (a, a), (b, b))))
+        out.append((angle.estimate, angle.high))
+    return np.array(out)
 
 
 def _wordings(z: Floats, index: pd.DataFrame) -> Wordings:
@@ -252,10 +280,11 @@ def _versions(z: Floats, index: pd.DataFrame, metric: Metric, words: Wordings) -
     versions = [(combine(words.shares(int(u))), _spread(seen, place)) for u in words.removable]
     versions += [(plain, _spread(seen[group != g], place[group != g])) for g in groups]
     labels = np.array([*words.stratum[words.removable], *[words.stratum.max() + 1] * len(groups)], np.int64)
+    versions.append((plain, _spread(seen, place)))
     mixes = [m / np.sqrt(np.maximum(np.einsum("kp,pq,kq->k", m, s, m), 1e-24))[:, None] for m, s in versions]
     offsets = np.stack([parts @ metric.mean[r] for r in metric.mean])
-    mixed = np.stack(mixes) if mixes else np.empty((0, len(plain), len(parts)))
-    return Versions(parts.astype(np.float32), offsets, mixed, labels)
+    mixed = np.stack(mixes)
+    return Versions(parts.astype(np.float32), offsets, mixed[:-1], mixed[-1], labels)
 
 
 def _role_random(z: Floats, index: pd.DataFrame, metric: Metric) -> float:

@@ -105,7 +105,8 @@ class Separable:
         residual = own - (self.cells @ own)[self.cell]
         square = (residual[:, :, None] * residual[:, None, :]).reshape(len(own), -1)
         count = sums(self.scenario, len(self.scenarios))
-        size = w @ (count @ np.ones(len(own))) - self.cells.shape[0]
+        # residuals are about the cell means of all scenarios: each row has spent its share of the cells
+        size = (w @ (count @ np.ones(len(own)))) * (1 - self.cells.shape[0] / max((self.scenario >= 0).sum(), 1))
         covariance = (w @ (count @ square)) / np.maximum(size, 1.0)[:, None]
         precision = np.linalg.pinv(covariance.reshape(-1, p.shape[1], p.shape[1]), rcond=1e-4, hermitian=True)
         # the inverse of an estimated covariance is too large on average (Hartlap et al. 2007)

@@ -25,11 +25,13 @@ class ScoreVersions:
     """What the scores at the chosen point would be on other axes (see `affect.fit.Versions`).
 
     ``parts`` (n_readouts, n_parts): projections on the wordings of the reference, offset taken away; ``mixes``
-    (n_versions, n_scores, n_parts); ``strata`` (n_versions,); ``role_shift`` (n_parts,): see `FitConstants`.
+    (n_versions, n_scores, n_parts), ``plain`` (n_scores, n_parts): that of all wordings; ``strata`` (n_versions,);
+    ``role_shift`` (n_parts,): see `FitConstants`.
     """
 
     parts: Floats
     mixes: Floats
+    plain: Floats
     strata: NDArray[np.int64]
     role_shift: Floats
 
@@ -37,6 +39,12 @@ class ScoreVersions:
         """Scores (n_readouts, n_scores) of one version after the other."""
         for mix in self.mixes:
             yield self.parts @ mix.T
+
+    @property
+    def usual(self) -> Floats:
+        """Scores (n_readouts, n_scores) on the axes of all wordings: those that were measured, but where a topic of the
+        reference lacks some of them."""
+        return np.asarray(self.parts @ self.plain.T)
 
     def rows(self, keep: NDArray[np.bool_]) -> ScoreVersions:
         """Those of some readouts."""
@@ -145,7 +153,7 @@ def constants(fit: AffectFit) -> FitConstants:
 def _versions(parts: Floats, index: pd.DataFrame, fit: AffectFit) -> ScoreVersions:
     v = fit.versions
     own = shift(parts[:, None, :], index, v.offsets[:, None, :], fit.roles)[:, 0]
-    return ScoreVersions(own, v.mixes, v.strata, fit.role_shift_parts)
+    return ScoreVersions(own, v.mixes, v.plain, v.strata, fit.role_shift_parts)
 
 
 def _cosines(last: NDArray[np.float32], references: NDArray[np.float32]) -> Floats:

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from llmct_bench.emotions import NAMES
+from llmct_bench.stats import crossed
 
 Floats = NDArray[np.float64]
 
@@ -73,10 +74,10 @@ def fit_transfer(
     return Transfer(
         language,
         scenarios,
-        _pseudo(here, there),
-        _pseudo(here, here),
-        _pseudo(there, there),
-        np.stack([[_pseudo(here[:, [e]], side[:, [e]]) for side in (there, here)] for e in range(len(NAMES))]),
+        crossed(here, there),
+        crossed(here, here),
+        crossed(there, there),
+        np.stack([[crossed(here[:, [e]], side[:, [e]]) for side in (there, here)] for e in range(len(NAMES))]),
     )
 
 
@@ -104,15 +105,3 @@ def _contrasts(
     away = felt - felt.mean(axis=1, keepdims=True)
     removed = nuisance.astype(np.float64)
     return np.asarray(away - (away @ removed.T) @ removed)
-
-
-def _pseudo(a: Floats, b: Floats) -> Floats:
-    """Jackknife pseudo-values (n,) of the mean over s != t of <a_s, b_t>, for vectors (n, n_emotions, d)."""
-    n = len(a)
-    if n < 3:
-        return np.full(n, np.nan)
-    products = a.reshape(n, -1) @ b.reshape(n, -1).T
-    np.fill_diagonal(products, 0.0)
-    total = products.sum()
-    without = (total - products.sum(axis=0) - products.sum(axis=1)) / ((n - 1) * (n - 2))
-    return np.asarray(total / (n - 1) - (n - 1) * without)

@@ -212,9 +212,11 @@ def directions(knobs: Knobs, metric: Metric | None = None) -> Floats:
     return np.asarray(axes / np.maximum(np.sqrt(np.einsum("kp,pq,kq->k", axes, covariance, axes)), 1e-12)[:, None])
 
 
-def planted_traits(design: str, scenarios: int, knobs: Knobs, metric: Metric | None = None) -> dict[str, float]:
-    """The true traits of a design with so many scenarios, from the knobs alone; in the metric of a fit (what remains of
-    the truth when the metric is taken as given) or in the population's own."""
+def planted_traits(
+    design: str, scenarios: int, knobs: Knobs, metric: Metric | None = None, ranked: bool = False
+) -> dict[str, float]:
+    """The true traits of a design with so many scenarios (or those with ranks), from the knobs alone; in the metric of
+    a fit (what remains of the truth when the metric is taken as given) or in the population's own."""
     if design == "reference":  # the emotions of all topics lie in the same four directions
         return {"backbone": 1.0 if knobs.gain else math.nan}
     layout = design_layout(design, _FEW)  # noise-free scenarios are all alike
@@ -223,4 +225,4 @@ def planted_traits(design: str, scenarios: int, knobs: Knobs, metric: Metric | N
     noise = emotions @ neutral_covariance(knobs) @ emotions.T
     # no role's mean is taken away here, so that none is missing
     true = TrueScores(layout, expected(layout, knobs) @ axes.T, noise, np.zeros(len(axes)))
-    return true_traits(true, design, scenarios / _FEW)
+    return true_traits(true, design, scenarios / _FEW, ranked)

@@ -107,7 +107,7 @@ def _scores(model: LoadedModel, suite: Suite, fit: AffectFit, budget: int | None
 
 
 def _estimates(scores: Scores, suite: Suite, fit: AffectFit, keyworded: bool) -> dict[str, TraitEstimate]:
-    cosine = fit.role_cosine[fit.layer.point].tolist()
+    cosine = fit.axis_cosines
     return {t.trait: t for t in estimate_all(measure(scores, fit.layer, cosine, keyworded), suite.card.design)}
 
 

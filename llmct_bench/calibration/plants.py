@@ -129,5 +129,5 @@ def plant_traits(
 
 
 def _estimates(scores: Scores, suite: Suite, fit: AffectFit) -> dict[str, TraitEstimate]:
-    cosine = fit.role_cosine[fit.layer.point].tolist()
+    cosine = fit.axis_cosines
     return {t.trait: t for t in estimate_all(measure(scores, fit.layer, cosine), suite.card.design)}

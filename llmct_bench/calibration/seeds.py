@@ -92,7 +92,7 @@ def states(spec: PhantomSpec) -> dict[str, States]:
 def traits(found: dict[str, States]) -> Traits:
     """Fit and estimates as of any model: the numbers of every trait."""
     fit = fit_affect(found["reference"])
-    cosine = fit.role_cosine[fit.layer.point].tolist()
+    cosine = fit.axis_cosines
     measured = {d: measure(score(found[d], fit), fit.layer, cosine, keyworded_only=True) for d in DESIGNS}
     return {t.trait: lines.numbers(t) for d, m in measured.items() for t in estimate_all(m, d)}
 

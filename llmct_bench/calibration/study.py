@@ -23,7 +23,7 @@ from llmct_bench.scanner import States
 from llmct_bench.traits import ESTIMANDS, Layout, measure
 
 #: Raised whenever fit, scores or estimates change, so that replicates of different methods do not mix.
-METHOD = 3
+METHOD = 4
 #: Replicates of a cell in which traits without ranks are estimated too.
 _UNRANKED = 200
 DESIGNS = ("circumplex", "shock", "retention")
@@ -114,7 +114,7 @@ def replicate(cell: Cell, seed: int) -> dict[str, list[float | None]]:
     reference = drawn(reference_layout())
     fit = fit_affect(reference)
     metric = fit_metric(reference.array[:, 0], reference.index, fit.roles)
-    cosine = fit.role_cosine[fit.layer.point].tolist()
+    cosine = fit.axis_cosines
     found: dict[str, list[float | None]] = {}
     for design in ("reference", *DESIGNS):
         own = design == "reference"
@@ -122,7 +122,7 @@ def replicate(cell: Cell, seed: int) -> dict[str, list[float | None]]:
             continue
         layout = reference_layout() if own else design_layout(design, cell.scenarios)
         scores = score(reference if own else drawn(layout), fit)
-        given = planted_traits(design, cell.scenarios, cell.told, metric)
+        given = planted_traits(design, cell.scenarios, cell.told, metric, ranked=seed >= _UNRANKED)
         measured = measure(scores, fit.layer, cosine, layout=layout)
         for e in ESTIMANDS.values():
             if e.design == design and not e.needs and (e.ranked or seed < _UNRANKED):

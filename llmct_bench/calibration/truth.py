@@ -182,12 +182,13 @@ def planted_words(spec: PhantomSpec, tokenizer: Any, suite: Suite, context: int)
     return spoken(prompts, [odds(p) for p in everything], (len(sides[0]), len(sides[1])))
 
 
-def true_traits(true: TrueScores, design: str, times: float = 1.0) -> dict[str, float]:
-    """The true value of every trait of a design; NaN where the trait does not exist (no emotion, say). ``times``: how
-    often the table stands for itself (joy bias depends slightly on the number of decisions)."""
+def true_traits(true: TrueScores, design: str, times: float = 1.0, ranked: bool = False) -> dict[str, float]:
+    """The true value of every trait of a design, or of those with ranks; NaN where the trait does not exist (no
+    emotion, say). ``times``: how often the table stands for itself (joy bias depends slightly on the number of
+    decisions)."""
     out: dict[str, float] = {}
     for estimand in ESTIMANDS.values():
-        if estimand.design != design or estimand.needs:
+        if estimand.design != design or estimand.needs or (ranked and not estimand.ranked):
             continue
         if estimand.name in _UNDER_NOISE:
             out[estimand.name] = _UNDER_NOISE[estimand.name](true, times)

@@ -23,9 +23,8 @@ INTRO = """How the residual stream of each model carries emotion, one table per 
 better direction: the tables sort, they do not praise. Every estimate has a 95 % interval over scenarios (cluster t,
 Fieller or jackknife) that also holds the error of the emotion axes (jackknife over the wordings of the reference), a
 p-value against its null (Holm-adjusted within the table) and a minimal detectable change (MDC95). `2 [1–4]` is a rank
-with its simultaneous 95 % interval from paired tests on shared scenarios; models whose intervals overlap are not
-distinguished. Invalid estimates are shown with the reason and never ranked, nor is a trait that orders these models
-with a split-half reliability below .7.
+with its simultaneous 95 % interval from paired tests on shared scenarios. Invalid estimates are shown with the reason
+and never ranked, nor is a trait that orders these models with a split-half reliability below .7.
 """
 TIES = """Models that share a letter under ties do not differ significantly (paired t tests on the scenarios that all
 ranked models share, Holm-adjusted over all pairs of a table, .05)."""
@@ -136,7 +135,7 @@ def _trait(table: TraitTable) -> Table:
     facts = (
         Fact("formula", e.formula, code=True),
         Fact("unit", e.unit),
-        Fact("null", f"{e.null:g}"),
+        Fact("null", f"{e.null:g}" if math.isfinite(e.null) else "permuted emotions"),
         Fact("range", e.range, page_only=True),
         Fact("suite", table.suite),
         *([] if math.isnan(table.reliability) else [Fact("reliability of the order", f"{table.reliability:.2f}")]),
@@ -147,7 +146,7 @@ def _trait(table: TraitTable) -> Table:
     made = table_of(e.title, _TRAIT, table.rows, lambda r: r.estimate.valid)
     tried = verdict(e.name)
     intro = f"How to read it: {e.meaning}.{_UNRANKED[e.ranked]}" + (f" {tried.sentence}" if tried else "")
-    return replace(made, facts=facts, intro=intro, null=e.null)
+    return replace(made, facts=facts, intro=intro, null=e.null if math.isfinite(e.null) else None)
 
 
 # --- models and raw numbers ---------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ The replicate is always the *cluster* (here: a scenario). Values are first reduc
 
 from llmct_bench.stats.auc import clustered_auc
 from llmct_bench.stats.clusters import cluster_means, cluster_t, jackknife_t, sign_flip
+from llmct_bench.stats.crossed import crossed, disattenuated
 from llmct_bench.stats.decay import DecayFit, fit_half_life, half_lives
 from llmct_bench.stats.decays import Comparison, compare_decays
 from llmct_bench.stats.decisions import decision_rates
@@ -37,9 +38,11 @@ __all__ = [
     "clustered_auc",
     "compare_decays",
     "cross_distances",
+    "crossed",
     "crossnobis",
     "decision_rates",
     "detectable_change",
+    "disattenuated",
     "fieller",
     "fit_half_life",
     "half_lives",

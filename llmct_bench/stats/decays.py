@@ -62,12 +62,14 @@ class Comparison:
     verdict: str
 
 
-def compare_decays(x: ArrayLike, y: ArrayLike, covariance: ArrayLike) -> Comparison:
-    """Compare shapes on a mean curve ``y`` (n,) at lags ``x`` (n,) with the ``covariance`` (n, n) of that mean.
+def compare_decays(x: ArrayLike, y: ArrayLike, covariance: ArrayLike, replicates: int | None = None) -> Comparison:
+    """Compare shapes on a mean curve ``y`` (n,) at lags ``x`` (n,) with the ``covariance`` (n, n) of that mean. Where
+    it was estimated from so many ``replicates`` its inverse is too large on average (Hartlap et al. 2007,
+    doi:10.1051/0004-6361:20066170).
 
     Generalised least squares: lags of the same episodes are correlated. AICc = chi^2 + 2k + 2k(k+1)/(n-k-1) (Hurvich &
     Tsai 1989, doi:10.1093/biomet/76.2.297; Burnham & Anderson 2002). Raises ValueError for fewer than 6 lags, values
-    that are not finite, or a covariance that is not positive definite.
+    that are not finite, a covariance that is not positive definite, or fewer than n + 3 replicates.
     """
     xs, ys, c = (np.asarray(v, dtype=np.float64) for v in (x, y, covariance))
     n = len(xs)
@@ -79,6 +81,9 @@ def compare_decays(x: ArrayLike, y: ArrayLike, covariance: ArrayLike) -> Compari
         root = np.linalg.cholesky(c)
     except np.linalg.LinAlgError:
         raise ValueError("the covariance is not positive definite") from None
+    trust = 1.0 if replicates is None else (replicates - n - 2) / (replicates - 1)
+    if trust <= 0:
+        raise ValueError(f"{replicates} replicates, {n + 3} are needed for {n} lags")
     target = np.linalg.solve(root, ys)
     aicc: dict[str, float] = {}
     chi2: dict[str, float] = {}
@@ -89,7 +94,7 @@ def compare_decays(x: ArrayLike, y: ArrayLike, covariance: ArrayLike) -> Compari
         def misfit(p: float, shape: Shape = shape) -> float:
             basis = np.linalg.solve(root, shape.basis(xs, p))
             coefficients = np.linalg.lstsq(basis, target, rcond=None)[0]
-            return float(((target - basis @ coefficients) ** 2).sum())
+            return trust * float(((target - basis @ coefficients) ** 2).sum())
 
         values = [misfit(p) for p in grid]
         best = int(np.argmin(values))

@@ -14,7 +14,7 @@ def spearman_brown(correlation: float, factor: float = 2.0) -> float:
 
 def split_half(per_cluster: ArrayLike, splits: int = 1000, seed: int = 0) -> float:
     """Split-half reliability of the models' means: correlation over models between the means of two random halves of
-    the clusters, stepped up to the whole by Spearman-Brown, mean over ``splits`` halvings.
+    the clusters, its mean over ``splits`` halvings stepped up to the whole by Spearman-Brown. Not below 0.
 
     ``per_cluster`` (n_models, n_clusters), clusters aligned. NaN for fewer than three models or four clusters, or where
     the models do not differ at all.
@@ -35,7 +35,8 @@ def split_half(per_cluster: ArrayLike, splits: int = 1000, seed: int = 0) -> flo
     norm = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
     if not (norm > 1e-24).all():
         return float("nan")
-    return float(np.mean([spearman_brown(r) for r in (a * b).sum(axis=1) / norm]))
+    # the mean first: stepping up has a pole at -1, which single halvings of a few models come near to
+    return max(spearman_brown(float(np.mean((a * b).sum(axis=1) / norm))), 0.0)
 
 
 def detectable_change(se: float) -> float:

@@ -6,6 +6,7 @@ whatever order they stand. What the circumplex model says beyond that is which e
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +66,7 @@ def estimate(m: Measurement) -> TraitEstimate:
     return result(
         NAME,
         interval,
-        0.0,
+        math.nan,
         space.scenarios,
         rho + (pseudo - on_z.estimate) * steep,
         p,
@@ -168,7 +169,7 @@ ESTIMAND = Estimand(
     "distance of (valence, arousal) · intensity",
     unit="correlation",
     range="[−1, 1]",
-    null=0.0,
+    null=math.nan,  # what permuted emotions give, which differs from model to model
     meaning="1: the distances rank as in the circumplex model, whose coordinates are a model of how people judge "
     "emotions (Russell 1980; the core four in the corners) and no ratings. Noise lowers it, to `ceiling` where the "
     "model is right. Strong emotions lie far apart in any order: `permuted` is ρ when the emotions change places, "

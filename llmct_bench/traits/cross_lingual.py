@@ -6,17 +6,11 @@ Shown, not ranked. It needs whole states of both languages, of which the scan ke
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
-from llmct_bench.affect import Transfer
 from llmct_bench.emotions import NAMES
-from llmct_bench.stats import MIN_CLUSTERS, Interval, cluster_t, fieller
+from llmct_bench.stats import MIN_CLUSTERS, Interval, cluster_t, disattenuated, fieller
 from llmct_bench.traits.estimand import Estimand, Measurement, TraitEstimate, no_estimate, ratio_influence, result
 
 NAME = "cross_lingual"
-
-Floats = NDArray[np.float64]
 
 
 def estimate(m: Measurement) -> TraitEstimate:
@@ -39,22 +33,10 @@ def estimate(m: Measurement) -> TraitEstimate:
         [f"the emotions are not told apart in {k}" for k, v in apart.items() if not cluster_t(v).low > 0],
         {
             "language": found.language,
-            "correlation": _numbers(_correlation(found)),
+            "correlation": _numbers(disattenuated(found.cross, found.own, found.original)),
             "by_emotion": {e: _numbers(fieller(*parts)) for e, parts in zip(NAMES, found.by_emotion, strict=True)},
         },
     )
-
-
-def _correlation(found: Transfer) -> Interval:
-    """cross / sqrt(own original), the cosine between the languages' patterns without what noise takes from it
-    (jackknife; NaN where leaving out a scenario leaves a square that is not positive)."""
-    parts = np.stack([found.cross, found.own, found.original])
-    n = parts.shape[1]
-    whole = parts.mean(axis=1, keepdims=True)
-    a, b, c = np.hstack([whole, (n * whole - parts) / (n - 1)])
-    with np.errstate(invalid="ignore"):
-        cosine = a / np.sqrt(b * c)
-    return cluster_t(n * cosine[0] - (n - 1) * cosine[1:])
 
 
 def _numbers(i: Interval) -> list[float]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from llmct_bench.stats import cluster_t, fieller, sign_flip
+from llmct_bench.stats import cluster_t, fieller, sign_flip, t_interval
 from llmct_bench.traits.estimand import (
     Estimand,
     Measurement,
@@ -22,7 +22,7 @@ from llmct_bench.traits.estimand import (
 )
 
 NAME = "dampening"
-#: Below this cosine between the axes of the two slots a weaker response is a turned one, not a dampened one.
+#: Where the cosine between the axes of the two slots is surely below this, a weaker response is a turned one.
 ALIGNED = 0.5
 
 Floats = NDArray[np.float64]
@@ -42,21 +42,24 @@ def estimate(m: Measurement) -> TraitEstimate:
     gain = fieller(assistant, user, error=error)
     interval = replace(gain, estimate=1 - gain.estimate, low=1 - gain.high, high=1 - gain.low)
     heard = cluster_t(user)
-    turned = min((m.role_cosine.get(e, 1.0) for e in emotions), default=1.0)
+    apart = t_interval(cluster_t(user - assistant), m.error(lambda v: slots(v).mean(axis=0) @ (1.0, -1.0)))
+    cosines = {e: m.role_cosine[e] for e in emotions if e in m.role_cosine}
+    turned = [cosine for cosine, high in cosines.values() if high < ALIGNED]
     return result(
         NAME,
         interval,
         0.0,
         table.scenarios,
         1 - ratio_influence(assistant, user),
-        sign_flip(user - assistant),
+        # the scenarios alone may not say more than they know of the axes
+        max(sign_flip(user - assistant), apart.p_value(0.0)),
         (
             "" if heard.low > 0 else "no response in the user's slot to compare with",
-            ""
-            if turned >= ALIGNED
-            else f"the slots have axes of their own (cosine {turned:.2f}): a rotation, not dampening",
+            f"the slots have axes of their own (cosine {max(min(turned), -1.0):.2f}): a rotation, not dampening"
+            if turned
+            else "",
         ),
-        {"user": heard.estimate, "assistant": cluster_t(assistant).estimate, "axis_cosine": m.role_cosine},
+        {"user": heard.estimate, "assistant": cluster_t(assistant).estimate, "axis_cosine": cosines},
         error.se_of_ratio(gain.estimate, float(user.mean())) if error else 0.0,
     )
 
@@ -73,13 +76,13 @@ ESTIMAND = Estimand(
     design="shock",
     formula="1 − g, g = Σ c p^assistant / Σ c p^user over twinned items, c = designed dose (instrument)",
     unit="share",
-    range="(−∞, 1]",
+    range="(−∞, ∞)",
     null=0.0,
     meaning="+ : the same text moves the model less as assistant than as user",
     controls=("same text in both slots", "no-shock twin in the same slot", "designed dose as instrument"),
     validity=(
         "the response in the user's slot lies above 0",
-        "the axes fitted in the two slots have a cosine of at least .5",
+        "the cosine between the axes of the two slots is not surely below .5",
     ),
     sources=("Fieller 1954", "Wald 1940 (instrument)"),
     estimate=estimate,

@@ -37,7 +37,10 @@ def estimate(m: Measurement) -> TraitEstimate:
     centroids, _ = jackknife_t(lambda w: softened(m.values, w), n, groups=_GROUPS)
     everything = np.ones((1, n))
     error = m.error(lambda v: softened(v, everything))
-    se = float(np.hypot(own.se, np.nan_to_num(centroids.se)))
+    # where all or none fall to joy they do not differ, and yet not every such text would (Agresti & Coull 1998)
+    middle = (by_emotion[:, joy].sum() + 2) / (n + 4)
+    least = np.sqrt(middle * (1 - middle) / (n + 4))
+    se = float(np.hypot(max(own.se, least), np.nan_to_num(centroids.se)))
     interval = t_interval(replace(own, se=se), error)
     right = cluster_t(hit_rate(design.confusion(chosen)))
     return result(

@@ -41,9 +41,9 @@ class Measurement:
     """What an estimand sees: the scores of one suite, at the layer that was chosen on other data.
 
     ``values`` (n_readouts, n_scores) in neutral SD at that layer, columns ``names``; ``profile`` (n_readouts, n_points,
-    n_scores) at all of them; ``versions``: the scores at that layer on other axes; ``constants``: what the fit knows
-    beside them; ``next_words``: what the model would say; ``transfer`` from the language of which the suite is a
-    translation.
+    n_scores) at all of them; ``role_cosine``: by emotion, between the axes of the roles, and its upper bound;
+    ``versions``: the scores at that layer on other axes; ``constants``: what the fit knows beside them; ``next_words``:
+    what the model would say; ``transfer`` from the language of which the suite is a translation.
     """
 
     layout: Layout
@@ -51,7 +51,7 @@ class Measurement:
     names: tuple[str, ...]
     profile: Floats
     depth: float
-    role_cosine: dict[str, float] = field(default_factory=dict)
+    role_cosine: dict[str, tuple[float, float]] = field(default_factory=dict)
     versions: ScoreVersions | None = None
     constants: FitConstants | None = None
     next_words: NextWords | None = None
@@ -65,21 +65,21 @@ class Measurement:
         without = np.array([np.atleast_1d(statistic(v)) for v in self.versions], dtype=np.float64)
         if not np.isfinite(without).all():
             return None
-        return left_out(statistic(self.values), without, self.versions.strata)
+        return left_out(statistic(self.versions.usual), without, self.versions.strata)
 
 
 def measure(
     scores: Scores,
     layer: LayerChoice,
-    role_cosine: Sequence[float],
+    role_cosine: Sequence[Sequence[float | None]],
     keyworded_only: bool = False,
     without: Collection[str] = (),
     layout: Layout | None = None,
 ) -> Measurement:
-    """The measurement of a suite at a fit's layer; ``role_cosine`` per emotion at that layer. ``keyworded_only`` keeps
-    the items that hold lexicon words (phantoms read nothing else); ``without`` names readouts (``ITEM[READ]``) that are
-    left out because another model of the comparison cannot read them. ``layout``: of these very readouts, if there is
-    one."""
+    """The measurement of a suite at a fit's layer; ``role_cosine`` as in `AffectFit.axis_cosines`. ``keyworded_only``
+    keeps the items that hold lexicon words (phantoms read nothing else); ``without`` names readouts (``ITEM[READ]``)
+    that are left out because another model of the comparison cannot read them. ``layout``: of these very readouts, if
+    there is one."""
     keep = scores.index["keyworded"].to_numpy(bool) if keyworded_only else np.ones(len(scores.index), bool)
     if without:
         names = [f"{item}[{read}]" for item, read in zip(scores.index["item"], scores.index["read"], strict=True)]
@@ -98,7 +98,7 @@ def measure(
         scores.names,
         profile,
         layer.depth,
-        {e: float(c) for e, c in zip(NAMES, role_cosine, strict=True)},
+        {e: (_number(c), _number(high)) for e, (c, high) in zip(NAMES, role_cosine, strict=True)},
         versions,
         constants,
         scores.next_words,
@@ -157,7 +157,8 @@ class TraitEstimate:
 class Estimand:
     """The declaration of a trait and the function that estimates it.
 
-    ``design`` is the suite design it needs. ``null`` is the value of a model without the trait. ``meaning`` says
+    ``design`` is the suite design it needs. ``null`` is the value of a model without the trait, NaN where
+    that is a value of each model's own (permuted labels). ``meaning`` says
     what + means. ``validity`` lists the conditions under which a number is given at all. ``needs``: a field of the
     measurement that only some suites of the design have; the others do not have the trait.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -48,7 +49,7 @@ def estimate(m: Measurement) -> TraitEstimate:
     return result(
         NAME,
         interval,
-        0.0,
+        math.nan,
         cells.scenarios,
         r + (pseudo - on_z.estimate) * steep,
         p["valence"],
@@ -176,7 +177,7 @@ ESTIMAND = Estimand(
     formula="|r| of PC1 of the emotion × intensity means (in the scores of the four emotions) with designed valence",
     unit="correlation",
     range="[0, 1]",
-    null=0.0,
+    null=math.nan,  # what permuted emotions give, which differs from model to model
     meaning="1: the largest difference between emotions is that of valence. Trivial: four axes of which each is one "
     "emotion minus their mean span no more than 3 dimensions, in which valence and arousal always lie. Not trivial: "
     "which direction is the largest. p by permuting the emotions: valence splits four of them in one of three ways, so "

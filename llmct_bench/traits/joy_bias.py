@@ -212,13 +212,15 @@ def nearest(p: Floats, centroids: Floats, precision: Floats) -> NDArray[np.int64
 
 
 def bias(table: Floats, joy: int = NAMES.index("joy")) -> Any:
-    """½[z(H) + z(FA)] of joy (row ``joy``) minus its mean over the other emotions, from confusion tables (..., true,
-    chosen), with the log-linear correction (Hautus 1995)."""
-    n = table.sum(axis=-1)
-    right = np.diagonal(table, axis1=-2, axis2=-1)
-    hits = (right + 0.5) / (n + 1.0)
-    false = (table.sum(axis=-2) - right + 0.5) / (n.sum(axis=-1, keepdims=True) - n + 1.0)
-    lean = 0.5 * (ndtri(hits) + ndtri(false))
+    """The lean of joy (row ``joy``) minus the mean lean of the other emotions, from confusion tables (..., true,
+    chosen). The lean of j is the mean over the others e of ½[z P(j|e) − z P(e|j)]: with two classes this is the
+    criterion ½[z(H) + z(FA)]. With more of them z(H) + z(FA) depends on how well each is told from the rest; confusions
+    that go both ways alike are no lean here, however many there are. Log-linear correction (Hautus 1995)."""
+    n = table.sum(axis=-1, keepdims=True)
+    z = ndtri((table + 0.5) / (n + 1.0))
+    away = 0.5 * (np.swapaxes(z, -1, -2) - z)  # (..., chosen, true): what falls to the first rather than back
+    k = away.shape[-1]
+    lean = away.sum(axis=-1) / (k - 1)
     return lean[..., joy] - np.delete(lean, joy, axis=-1).mean(axis=-1)
 
 
@@ -226,13 +228,17 @@ ESTIMAND = Estimand(
     name=NAME,
     title="Joy bias",
     design="circumplex",
-    formula="½[z(H)+z(FA)] for joy − mean of the same over the other emotions; nearest-centroid decisions",
+    formula="b_joy − mean of b_e over the other emotions, b_e = mean over f ≠ e of ½[z P(e|f) − z P(f|e)]; "
+    "nearest-centroid decisions",
     unit="z",
     range="(−∞, ∞)",
     null=0.0,
-    meaning="+ : items, weak ones above all, fall to joy more often than to the other emotions",
+    meaning="+ : items of other emotions, weak ones above all, fall to joy more often than items of joy fall to them. "
+    "Decisions know one covariance for all emotions: joy that spreads further than the others gives more than it "
+    "takes, which is a lean as well",
     controls=(
         "origin-free: a constant on every state cancels",
+        "confusions that go both ways alike cancel: how well emotions are told apart does not matter",
         "decisions softened by a quarter of the noise, counted ones beside them",
         "equal priors",
     ),

@@ -41,6 +41,8 @@ from llmct_bench.traits.estimand import (
 TAIL, LAST = 8, 24
 #: Half-lives outside of the lags that were observed are only known to lie outside.
 SHORTEST, LONGEST = 1.0, 24.0
+#: Early lags, and late ones as a share of the last.
+_EARLY, _LATE = 2.0, 0.75
 
 Floats = NDArray[np.float64]
 
@@ -77,7 +79,7 @@ def tail_retention(m: Measurement) -> TraitEstimate:
         return [float(curve[late].mean()), float(curve[0])]
 
     error = m.error(means)
-    opening = cluster_t(start)
+    opening, left = cluster_t(start), t_interval(cluster_t(tail), m.error(lambda v: means(v)[0]))
     interval = fieller(tail, start, error=error)
     return result(
         "tail_retention",
@@ -85,7 +87,8 @@ def tail_retention(m: Measurement) -> TraitEstimate:
         0.0,
         e.table.scenarios,
         ratio_influence(tail, start),
-        sign_flip(tail),
+        # the scenarios alone may not say more than they know of the axes
+        max(sign_flip(tail), left.p_value(0.0)),
         ("" if opening.low > 0 else "the opening itself leaves no emotion to remember",),
         {"curve": _curve(lags, y), "shape": _shape(lags, y), "probe": _probe(m, e)},
         error.se_of_ratio(interval.estimate, opening.estimate) if error else 0.0,
@@ -109,16 +112,19 @@ def half_life(m: Measurement) -> TraitEstimate:
     error = m.error(lambda v: np.log(half_lives(lags, e.table(e.responses(v)).mean(axis=0)[None, after])))
     log_h = t_interval(own, error)
     estimate, low, high = (float(np.exp(np.clip(v, -50, 50))) for v in (log_h.estimate, log_h.low, log_h.high))
+    remembered, p_value = cluster_t(data[:, lags <= _EARLY].mean(axis=1)), _below(log_h, float(np.log(LONGEST)))
+    if not SHORTEST < estimate < LONGEST:
+        # curves that end at the border of the search do so whatever is left out: their spread is no error
+        low, high, p_value = _by_ratio(lags, data)
     interval = Interval(_censor(estimate), _censor(low), _censor(high), log_h.se, log_h.n_clusters)
-    early, late = data[:, lags <= 2].mean(axis=1), data[:, lags >= lags.max() * 0.75].mean(axis=1)
-    remembered = cluster_t(early)
     made = result(
         "half_life",
         interval,
         LONGEST,
         e.table.scenarios,
-        pseudo,
-        sign_flip(early - late),
+        # beyond the lags that were observed models are not told apart
+        pseudo - pseudo.mean() + np.log(_censor(estimate)),
+        p_value,
         ("" if remembered.low > 0 else "no emotion is left after the opening, so no half-life",),
         {
             "curve": _curve(e.lags, y),
@@ -134,6 +140,25 @@ def half_life(m: Measurement) -> TraitEstimate:
     )
     # the standard error is on the log scale; in exchanges it is h times that
     return replace(made, se=interval.estimate * log_h.se, effect=float("nan"))
+
+
+def _by_ratio(lags: Floats, data: Floats) -> tuple[float, float, float]:
+    """Bounds of the half-life, and the one-sided p of 24 and more, from the late over the early effect, which rises
+    with it (Fieller): they hold where the curve does not fall at all."""
+    early, late = lags <= _EARLY, lags >= _LATE * lags.max()
+    first, last = data[:, early].mean(axis=1), data[:, late].mean(axis=1)
+    found = fieller(last, first)
+    grid = np.geomspace(SHORTEST, LONGEST, 2001)
+    curve = np.exp2(-lags / grid[:, None])
+    share = curve[:, late].mean(axis=1) / curve[:, early].mean(axis=1)
+    low, high = (float(np.interp(np.nan_to_num(v, nan=0.0), share, grid)) for v in (found.low, found.high))
+    return low, high, _below(cluster_t(last - share[-1] * first), 0.0)
+
+
+def _below(found: Interval, value: float) -> float:
+    """One-sided p of the t test against ``value`` and more."""
+    two_sided = found.p_value(value)
+    return two_sided / 2 if found.estimate < value else 1 - two_sided / 2
 
 
 def _episodes(index: pd.DataFrame) -> _Episodes:
@@ -164,10 +189,10 @@ def _shape(lags: Floats, y: Floats) -> dict[str, Any]:
     """AICc weights of five curves through the lags after the opening, and the verdict."""
     after = lags >= 1
     data = y[:, after]
-    if after.sum() < 6 or len(data) <= after.sum():
+    if after.sum() < 6 or len(data) < after.sum() + 3:
         return {}
     try:
-        found = compare_decays(lags[after], data.mean(axis=0), np.cov(data.T, ddof=1) / len(data))
+        found = compare_decays(lags[after], data.mean(axis=0), np.cov(data.T, ddof=1) / len(data), len(data))
     except ValueError:  # no variance between the episodes: nothing to weigh the curves by
         return {}
     return {"verdict": found.verdict, "weights": found.weights}
@@ -212,10 +237,11 @@ HALF_LIFE = Estimand(
     unit="exchanges",
     range="[1, 24], censored outside",
     null=LONGEST,
-    meaning="exchanges after which half of the remembered mood is gone; p tests against no decay",
+    meaning="exchanges after which half of the remembered mood is gone; p (one-sided) tests against a "
+    "half-life of 24 and more. Models beyond the lags that were observed are not told apart",
     controls=("length-matched neutral opening", "identical fillers", "short and long fillers crossed"),
     validity=("the effect after the first exchanges lies above 0",),
-    sources=("Tukey 1958 (jackknife)",),
+    sources=("Tukey 1958 (jackknife)", "Fieller 1954 (bounds beyond the observed lags)"),
     estimate=half_life,
     logarithmic=True,
 )

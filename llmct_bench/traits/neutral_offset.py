@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 
 from llmct_bench.affect import averages
 from llmct_bench.emotions import BY_NAME, NAMES, NEUTRAL
-from llmct_bench.stats import Interval, LeftOut, cluster_t, fieller
+from llmct_bench.stats import Interval, LeftOut, cluster_t, fieller, t_interval
 from llmct_bench.traits.estimand import (
     Estimand,
     Measurement,
@@ -51,7 +51,8 @@ def estimate(m: Measurement) -> TraitEstimate:
         0.0,
         lines.scenarios,
         ratio_influence(gap, slope),
-        interval.p_value(0.0),
+        # the ratio is 0 where its numerator is
+        t_interval(cluster_t(gap), error).p_value(0.0),
         ("" if steep.low > 0 else "valence does not rise with the designed intensity",),
         {
             "slope": steep.estimate,

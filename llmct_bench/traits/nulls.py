@@ -39,8 +39,10 @@ class Null:
     @property
     def p(self) -> float:
         """Two-sided p-value of the observed estimate: how many draws lie as far from their mean (Phipson & Smyth 2010,
-        doi:10.2202/1544-6115.1585)."""
-        away = np.abs(self.estimates - self.mean)
+        doi:10.2202/1544-6115.1585), of those that have an estimate. NaN without an observed one."""
+        if not np.isfinite(self.observed):
+            return float("nan")
+        away = np.abs(self.estimates[np.isfinite(self.estimates)] - self.mean)
         return float((np.sum(away >= abs(self.observed - self.mean)) + 1) / (len(away) + 1))
 
     @property

@@ -44,14 +44,17 @@ def estimate(m: Measurement) -> TraitEstimate:
     share = fieller(did, by_context[:, _NEUTRAL])
     contexts = {c: cluster_t(by_context[:, k]) for k, c in enumerate(CONTEXTS)}
     other = {c: cluster_t(by_context[:, _NEUTRAL] - by_context[:, CONTEXTS.index(c)]) for c in ("positive", "negative")}
-    specific = own.low > 0 and not any(o.low > 0 for o in other.values())
+    # a claim of its own: more than after either arousing context, not merely nothing found there
+    beyond = [cluster_t(by_context[:, CONTEXTS.index(c)] - by_context[:, _CALM]) for c in other]
+    specific = interval.low > 0 and all(o.low > 0 for o in beyond)
     return result(
         NAME,
         interval,
         0.0,
         table.scenarios,
         did,
-        sign_flip(did),
+        # the scenarios alone may not say more than they know of the axes
+        max(sign_flip(did), interval.p_value(0.0)),
         (
             "" if neutral.low > 0 else "no response to the shock after neutral contexts",
             "" if grows and grows.low > 0 else "the response does not grow with the dose",
