@@ -382,3 +382,26 @@ def test_what_is_shown_but_not_ranked_has_no_rank(name: str) -> None:
     cards = [card(m, trait(name, v), design="circumplex") for m, v in (("a", 0.1), ("b", 0.9))]
     (table,) = (t for t in leaderboard(cards).tables if t.estimand.name == name)
     assert [(r.model, r.rank, r.rank_low, r.rank_high) for r in table.rows] == [(n, None, None, None) for n in "ba"]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "valid"),
+    [
+        (Knobs(role_gain=0.1), True),
+        (Knobs(role_gain=0.3, noise=2.0), True),
+        (Knobs(rotation=0.6), True),
+        (Knobs(rotation=1.4), False),
+        (Knobs(role_gain=-0.5), False),
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_turned_axis_is_told_from_a_faint_one(knobs: Knobs, valid: bool, seed: int) -> None:
+    """The axis of a slot that hardly responds is mostly noise, and its cosine with the other low for that reason alone;
+    one that points elsewhere, or the other way, is a rotation however strong it is."""
+    rng = np.random.default_rng(seed)
+    fit, layout = fit_affect(draw(reference_layout(), knobs, rng)), design_layout("shock", 96)
+    e = ESTIMANDS["dampening"].estimate(
+        measure(score(draw(layout, knobs, rng), fit), fit.layer, fit.axis_cosines, layout=layout)
+    )
+    assert e.valid == valid
+    assert ("rotation" in e.reason) == (not valid)

@@ -39,6 +39,15 @@ def test_models_that_are_alike_are_not_reliably_ordered() -> None:
     assert reliability(simulated(1.0, 1.0))["shock@1.0.0", "dampening"] > 0.95 > RELIABLE
 
 
+def test_few_models_have_a_reliability_between_0_and_1() -> None:
+    """Five models of which halves may agree by -1: stepping up each halving has a pole there."""
+    found = [reliability(simulated(b, 24.0, models=5, seed=s)) for b in (0.0, 1.0) for s in range(12)]
+    values = [f["shock@1.0.0", "dampening"] for f in found]
+    assert min(values) >= 0.0
+    assert max(values) <= 1.0
+    assert np.median(values[12:]) > np.median(values[:12])
+
+
 def test_reliability_is_of_valid_estimates_on_shared_scenarios() -> None:
     cards = simulated(1.0, 8.0, models=5)
     key = ("shock@1.0.0", "dampening")

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from llmct_bench.affect import ScoreVersions
 from llmct_bench.emotions import BY_NAME, NAMES
@@ -126,6 +127,92 @@ def test_half_lives_outside_of_the_observed_lags_are_censored(h: float, shown: f
     assert (e.estimate, e.details["censored"]) == (shown, censored)
 
 
+def noisy_rows(half_life: float, noise: float, seed: int = 0) -> list[dict]:
+    """`retention_rows` with noise on every response; a negative half-life grows."""
+    rng, rows = np.random.default_rng(seed), retention_rows(half_life)
+    return [{**r, r["emotion"]: r[r["emotion"]] + (rng.normal(0, noise) if r["twin"] else 0.0)} for r in rows]
+
+
+@pytest.mark.parametrize("h", [-40.0, 200.0])
+def test_what_does_not_fade_is_beyond_the_lags_and_no_small_p(h: float) -> None:
+    """A curve that grows or hardly falls: 24 or more, an interval that says so, and nothing against `24 and more`."""
+    e = estimate("half_life", noisy_rows(h, 0.3))
+    assert (e.estimate, e.high) == (24.0, 24.0)
+    assert e.p_value > 0.9
+    assert not e.significant
+
+
+def test_the_interval_beyond_the_lags_holds_half_lives_within() -> None:
+    """True half-lives of 14 under much noise: where the estimate ends at the border (whatever is left out, so that no
+    spread is seen) the interval still holds 14. 60 samples; of those at the border at least 85 % would be .95 at a
+    probability of .97."""
+    found = [estimate("half_life", noisy_rows(14.0, 1.2, seed)) for seed in range(60)]
+    border = [e for e in found if e.valid and e.details["censored"] == "> 24"]
+    assert len(border) >= 8
+    assert np.mean([e.low <= 14.0 for e in border]) >= 0.85
+    assert np.mean([e.low <= 14.0 <= e.high for e in found if e.valid]) >= 0.85
+
+
+def test_models_beyond_the_lags_are_not_told_apart() -> None:
+    """The values by scenario, on which models are compared, have the mean of what is shown: log 24 for both."""
+    two = [np.array(list(estimate("half_life", noisy_rows(h, 0.1)).per_cluster.values())) for h in (60.0, 300.0)]
+    for own in two:
+        assert own.mean() == pytest.approx(math.log(24))
+    inside = estimate("half_life", noisy_rows(6.0, 0.1))
+    assert np.mean(list(inside.per_cluster.values())) == pytest.approx(math.log(inside.estimate))
+
+
+def test_calm_alone_is_more_than_nothing_found_elsewhere() -> None:
+    """Arousing contexts that soften half as much as calm, under noise that hides it: no claim that calm alone does. The
+    claim stands where calm softens more than either of them."""
+    rng = np.random.default_rng(3)
+
+    def softened(calm: float, arousing: float) -> TraitEstimate:
+        rows = shock_rows(1.0, calm)
+        for r in rows:
+            if r["twin"]:
+                own = rng.normal(0, 1.5) - (arousing if r["context"] in ("positive", "negative") else 0.0)
+                r[r["emotion"]] += own
+        return estimate("shock_absorption", rows)
+
+    hidden, clear = softened(0.7, 0.3), softened(0.2, 0.0)
+    assert hidden.low > 0
+    assert not hidden.details["calm_specific"]
+    assert clear.details["calm_specific"]
+
+
+@pytest.mark.parametrize("name", ["dampening", "shock_absorption", "tail_retention"])
+def test_p_knows_the_error_of_the_axes_as_the_interval_does(name: str) -> None:
+    """Scenarios that are sure of an effect, on axes of which versions are .2 to 1.8 times as long."""
+    rows = retention_rows(6.0) if name == "tail_retention" else shock_rows(0.5, 0.5)
+    m = measurement(rows)
+    mixes = np.array([0.2, 1.0, 1.8])[:, None, None] * np.eye(len(COLUMNS))
+    versions = ScoreVersions(m.values, mixes, np.eye(len(COLUMNS)), np.zeros(3, np.int64), np.zeros(len(COLUMNS)))
+    sure, unsure = (ESTIMANDS[name].estimate(x) for x in (m, replace(m, versions=versions)))
+    assert sure.p_value < 1e-3
+    assert unsure.p_value > 0.05
+    if name == "shock_absorption":
+        assert unsure.low < 0 < unsure.high
+
+
+def test_all_neutral_texts_on_one_side_leave_a_doubt() -> None:
+    """24 of 24 fall to joy: their shares do not differ, and yet the exact 95 % bound of a share is .858 (Clopper &
+    Pearson)."""
+    rows = circumplex_rows({}, noise=0.3)
+    for r in rows:
+        if r["item"].endswith("/n"):
+            r["joy"] = 2.0
+    e = estimate("default_share", rows)
+    assert e.estimate == 1.0
+    assert 0.8 < e.low < 0.9
+    assert e.significant
+
+
+def test_the_mean_of_the_scenarios_is_the_distance() -> None:
+    e = estimate("separability", circumplex_rows({}))
+    assert np.mean(list(e.per_cluster.values())) == pytest.approx(e.estimate, rel=0.01)
+
+
 def test_drift_of_the_common_mean_is_no_memory() -> None:
     """Openings that leave nothing behind: invalid, however strongly both conversations drift."""
     rows = retention_rows(3.0, start=0.0)
@@ -184,6 +271,28 @@ def test_bias_of_a_symmetric_table_is_zero_and_signed_otherwise() -> None:
     from_joy = even.copy()
     from_joy[0, 1:] += 6
     assert bias(to_joy) > 0 > bias(from_joy)
+
+
+@given(st.integers(3, 6), st.integers(0, 2**32 - 1))
+def test_confusions_that_go_both_ways_alike_are_no_lean(k: int, seed: int) -> None:
+    """However well each emotion is told apart: with z(H) + z(FA) joy hit at .90 and three others at .60 would lean by
+    .15, though every emotion is chosen equally often."""
+    rng = np.random.default_rng(seed)
+    table = rng.uniform(0, 10, (k, k))
+    table = table + table.T
+    np.fill_diagonal(table, 0.0)
+    table += np.diag(200 - table.sum(axis=1))
+    assert bias(table) == pytest.approx(0.0, abs=1e-12)
+    assert np.ptp(np.diagonal(table)) > 0
+
+
+def test_with_two_classes_the_lean_is_the_criterion() -> None:
+    """Joy's z(H) + z(FA), twice the criterion, because the other class leans by as much the other way; by hand with the
+    log-linear correction."""
+    table = np.array([[41.0, 9.0], [17.0, 33.0]])
+    hit, false = 41.5 / 51, 17.5 / 51
+    assert bias(table, 0) == pytest.approx(norm.ppf(hit) + norm.ppf(false))
+    assert bias(table, 1) == pytest.approx(-bias(table, 0))
 
 
 def test_without_separable_emotions_there_is_no_joy_bias() -> None:

@@ -202,11 +202,11 @@ def project(
 def shift(projections: Floats, index: pd.DataFrame, offsets: Floats, roles: tuple[str, ...]) -> Floats:
     """Scores from projections on the axes: the offset of each readout's role is taken away. Raises ModelError where
     the reference has no such role."""
-    unknown = set(index["role"]) - set(roles)
+    place, names = pd.factorize(index["role"])
+    unknown = set(names) - set(roles)
     if unknown:
         raise ModelError(f"no reference items in the role {', '.join(sorted(unknown))}")
-    role = pd.Categorical(index["role"], categories=list(roles)).codes
-    return np.asarray(projections - offsets[role])
+    return np.asarray(projections - offsets[[roles.index(n) for n in names]][place])
 
 
 def _fit_axes(h: NDArray[np.float32], index: pd.DataFrame, metric: Metric) -> tuple[Floats, Floats, Floats]:

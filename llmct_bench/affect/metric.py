@@ -34,7 +34,7 @@ class Metric:
 
     def z(self, h: NDArray[np.floating], role: NDArray[np.object_]) -> Floats:
         """z = P_perp (h - mu_role) of states (n, d)."""
-        names, place = np.unique(role, return_inverse=True)
+        place, names = pd.factorize(role)
         z = h.astype(np.float64) - np.stack([self.mean[r] for r in names])[place]
         return np.asarray(z - (z @ self.nuisance.T) @ self.nuisance)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,14 @@ class ScoreVersions:
 
     def __iter__(self) -> Iterator[Floats]:
         """Scores (n_readouts, n_scores) of one version after the other."""
-        for mix in self.mixes:
-            yield self.parts @ mix.T
+        return iter(self._scores)
+
+    @cached_property
+    def _scores(self) -> Floats:
+        """(n_versions, n_readouts, n_scores), made once for all estimands."""
+        versions, names, parts = self.mixes.shape
+        mixed = self.parts @ self.mixes.reshape(versions * names, parts).T
+        return np.ascontiguousarray(mixed.reshape(-1, versions, names).transpose(1, 0, 2))
 
     @property
     def usual(self) -> Floats:

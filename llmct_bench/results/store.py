@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,9 +67,8 @@ class ResultStore:
             if scores is not None:
                 _compact(scores.to_frame()).to_parquet(scratch / _SCORES, index=False)
                 if scores.versions is not None:
-                    save_file(
-                        {k: np.ascontiguousarray(v) for k, v in vars(scores.versions).items()}, scratch / _VERSIONS
-                    )
+                    arrays = {f.name: getattr(scores.versions, f.name) for f in fields(scores.versions)}
+                    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, scratch / _VERSIONS)
             if fit is not None:
                 fit.save(scratch / _FIT)
             text = card.to_json()
