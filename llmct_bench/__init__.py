@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmct_bench.adapters import AdapterCertificate, LoadedModel, certify, load, wrap
-    from llmct_bench.benchmark import evaluate, results_table, run
+    from llmct_bench.benchmark import results_table, run
     from llmct_bench.errors import LlmctError
+    from llmct_bench.evaluation import evaluate
     from llmct_bench.leaderboards import Leaderboard, leaderboard
     from llmct_bench.models import LoadOptions, ModelCard, PhantomSpec, get_model
     from llmct_bench.results import ResultCard
@@ -37,7 +38,7 @@ _HOME = {
     "Suite": "suites",
     "TraitEstimate": "traits",
     "certify": "adapters",
-    "evaluate": "benchmark",
+    "evaluate": "evaluation",
     "get_model": "models",
     "get_suite": "suites",
     "leaderboard": "leaderboards",

@@ -76,8 +76,9 @@ def run(
     """
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    from llmct_bench.benchmark import PRESETS, Session
+    from llmct_bench.benchmark import PRESETS
     from llmct_bench.benchmark import run as run_job
+    from llmct_bench.evaluation import Session
     from llmct_bench.models import LoadOptions
 
     if preset not in PRESETS:
@@ -131,8 +132,8 @@ def scan(
     With --generate the messages up to the last one of the user are given to the model, and what it answers (greedily)
     is scanned in their place in the conversation, token by token.
     """
-    from llmct_bench.benchmark import fitted
     from llmct_bench.ctscan import ct_scan, get_conversation
+    from llmct_bench.evaluation import fitted
 
     read = get_conversation(conversation)
     if generate:

@@ -51,6 +51,10 @@ from llmct_bench.traits import ESTIMANDS, Layout, measure
 
 JOY, ANGER, SADNESS, CALM = range(4)
 DESIGNS = ("circumplex", "shock", "retention")
+#: Drawn states have no head, and no truth about what it says.
+HEADLESS = ("joy_output", "text_internal_gap")
+#: Traits of all suites of a design: what a translation has beside them is not drawn.
+DRAWN = {t: e for t, e in ESTIMANDS.items() if not e.needs}
 FIGURES = ("recovered", "coverage", "power", "matrix")
 #: A phantom with a little of everything.
 BUSY = Knobs(mood=1.0, persona=0.5, role_gain=0.7, absorption=0.4, half_life=6.0)
@@ -470,10 +474,10 @@ def test_planted_in_a_metric_is_what_exact_axes_make_of_noise_free_states(
     cosine = fit.axis_cosines
     measured = measure(scores, fit.layer, cosine)
     found = planted_traits(design, 12, BUSY, metric)
-    assert set(found) == {e.name for e in ESTIMANDS.values() if e.design == design}
+    assert set(found) == {e.name for e in DRAWN.values() if e.design == design}
     for trait in set(found) - {"separability", "joy_bias", "default_share", "selectivity", "circumplex_rsa"}:
         made = ESTIMANDS[trait].estimate(measured)
-        assert made.valid == (trait != "joy_output")
+        assert made.valid == (trait not in HEADLESS)
         assert found[trait] == pytest.approx(made.estimate, rel=2e-4, abs=2e-4, nan_ok=not made.valid)
 
 
@@ -901,7 +905,7 @@ def handmade(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of all cells, with six scenarios, whose numbers are known."""
     folder = tmp_path_factory.mktemp("handmade")
     for cell in study.cells():
-        table = {t: handmade_numbers(cell.name, t) for t in ESTIMANDS}
+        table = {t: handmade_numbers(cell.name, t) for t in DRAWN}
         rows = zip(*table.values(), strict=True)
         lines = (line(replace(cell, scenarios=6), s, dict(zip(table, row, strict=True))) for s, row in enumerate(rows))
         (folder / f"{cell.name}.jsonl").write_text("".join(lines))
@@ -945,7 +949,7 @@ def test_the_report_is_complete_and_the_same_twice(small: list[Cell], handmade: 
     links = re.findall(r"!\[[^]]*\]\(([^)]*)\)", files["calibration.md"].decode())
     assert sorted(links) == sorted(f"figures/calibration-{f}.svg" for f in FIGURES)
     rows = json.loads(files["calibration.json"], parse_constant=lambda c: pytest.fail(f"{c} is not JSON"))["drawn"]
-    assert [(r["cell"], r["trait"]) for r in rows] == [(c.name, t) for c in small for t in ESTIMANDS]
+    assert [(r["cell"], r["trait"]) for r in rows] == [(c.name, t) for c in small for t in DRAWN]
     by = {(r["cell"], r["trait"]): r for r in rows}
     assert by["coverage-24", "dampening"]["conditional"] == 0.8
     assert by["null-24", "joy_bias"]["rejected"] == 0.3
@@ -962,15 +966,15 @@ def test_missed_coverage_is_marked(page: list[list[list[str]]]) -> None:
     is not, nor is 1.00 of 20. Nothing else is marked."""
     table = page[0]
     rows = {tuple(r[:2]): r for r in table[1:]}
-    assert len(rows) == len(table) - 1 == len(ESTIMANDS) * 3
+    assert len(rows) == len(table) - 1 == len(DRAWN) * 3
     assert bold(table) == {("dampening", "24"): [5], ("joy_bias", "96"): [6], ("half_life", "96"): [5, 6]}
     assert rows["dampening", "24"][5:] == ["**0.800 ± 0.040** missed", "0.950 ± 0.025"]
     assert rows["joy_bias", "96"][6] == "**0.800 ± 0.040** missed"
     assert rows["half_life", "96"][5:] == ["**1.000 ± 0.013** missed"] * 2
     assert rows["half_life", "192"][5:] == ["1.000 ± 0.056"] * 2
-    for trait, size in rows:  # all estimates are .25; drawn states have no head, and no truth about what it says
+    for trait, size in rows:  # all estimates are .25
         row = rows[trait, size]
-        if trait == "joy_output":
+        if trait in HEADLESS:
             assert row[2:4] == ["–", "–"]
             continue
         assert float(row[3]) == pytest.approx(0.25 - float(row[2]), abs=1.01e-3)
@@ -983,7 +987,7 @@ def test_false_rejections_are_marked(page: list[list[list[str]]]) -> None:
     errors of .031, and 0 is not too few."""
     table = page[1]
     rows = {tuple(r[:2]): r[2:] for r in table[1:]}
-    assert len(rows) == len(ESTIMANDS) * 3
+    assert len(rows) == len(DRAWN) * 3
     assert bold(table) == {("joy_bias", "24"): [3], ("tail_retention", "96"): [3], ("separability", "192"): [4]}
     assert rows["separability", "192"][1:] == [
         "not null there", "**0.300 ± 0.045** missed (valid 0.60)", "0.050 ± 0.025 (valid 0.60)"
@@ -1003,13 +1007,14 @@ def test_the_closed_form_says_which_traits_are_at_their_null(page: list[list[lis
     """Those, and only those, of the plain phantom are judged: by how far the truth lies from the null, which stands
     beside them. Three must be there whatever the metric is; separability is not."""
     plain = all_traits(PLAIN)
-    away = {t: plain[t] - e.null for t, e in ESTIMANDS.items()}
+    away = {t: plain[t] - e.null for t, e in DRAWN.items()}
     wanted = {t for t, a in away.items() if abs(a) <= (0.1 if t == "half_life" else 0.02)}
     rows = page[1][1:]
     assert {r[0] for r in rows if r[3] != "not null there"} == wanted
     assert {"dampening", "shock_absorption", "tail_retention"} <= wanted
     assert "separability" not in wanted
-    assert {r[0] for r in rows if r[2] == "–"} == {t for t, a in away.items() if np.isnan(a)} == {"joy_output"}
+    assert {r[0] for r in rows if r[2] == "–"} == {t for t, a in away.items() if np.isnan(a)}
+    assert {t for t, a in away.items() if np.isnan(a)} == {*HEADLESS, "circumplex_geometry", "circumplex_rsa"}
     assert all(float(r[2]) == pytest.approx(away[r[0]], abs=6e-4) for r in rows if r[2] != "–")
 
 
@@ -1114,7 +1119,7 @@ def test_calibrate_makes_the_study_once(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
     first = lines(2)
     assert {name: len(rows) for name, rows in first.items()} == {"coverage-24.jsonl": 2, "null-24.jsonl": 2}
-    assert set(json.loads(first["null-24.jsonl"][0])["traits"]) == set(ESTIMANDS)
+    assert set(json.loads(first["null-24.jsonl"][0])["traits"]) == set(DRAWN)
     assert sorted(contents(tmp_path / "reports")) == [
         "calibration.json", "calibration.md", "figures/calibration-coverage.png", "figures/calibration-coverage.svg"
     ]  # fmt: skip

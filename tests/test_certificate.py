@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 
-from llmct_bench import LoadedModel, benchmark, certify, evaluate, get_suite, load, wrap
+from llmct_bench import LoadedModel, benchmark, certify, evaluate, evaluation, get_suite, load, wrap
 from llmct_bench.adapters import (
     CHECKS,
     Adapter,
@@ -1054,7 +1054,7 @@ def certificate_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: Any) -> None:
         raise Certified
 
-    monkeypatch.setattr(benchmark._Job, "_measure", stop)
+    monkeypatch.setattr(evaluation._Job, "_measure", stop)
 
 
 def broken(name: str = NAME) -> LoadedModel:
@@ -1191,7 +1191,7 @@ def test_a_model_that_fails_is_refused_and_nothing_is_scored(
         evaluate(load(NAME), [], store=store)
     before = files(tmp_path)
     scans: list[str] = []
-    session = benchmark.Session()
+    session = evaluation.Session()
     monkeypatch.setattr(session, "scan", lambda *_: scans.append("a scan"))
     messages = []
     for _ in range(2):

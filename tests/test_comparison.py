@@ -23,7 +23,7 @@ from statsmodels.stats.weightstats import ttost_paired
 from llmct_bench.adapters import load
 from llmct_bench.adapters.chat import render_text
 from llmct_bench.affect import AffectFit, from_projections
-from llmct_bench.benchmark import Session, comparable, evaluate, load_results, run, stored_results
+from llmct_bench.benchmark import comparable, load_results, run, stored_results
 from llmct_bench.commands.compare import forms
 from llmct_bench.comparison import (
     Difference,
@@ -45,6 +45,7 @@ from llmct_bench.comparison.content import needed
 from llmct_bench.comparison.figure import profile_rows
 from llmct_bench.emotions import NAMES
 from llmct_bench.errors import ResultError, UnknownName
+from llmct_bench.evaluation import Session, evaluate
 from llmct_bench.models import PhantomSpec, get_model
 from llmct_bench.results import ResultCard, ResultStore
 from llmct_bench.stats import Interval, crossnobis

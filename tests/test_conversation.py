@@ -27,10 +27,10 @@ from transformers import PreTrainedTokenizerFast
 
 from llmct_bench.adapters import LoadedModel
 from llmct_bench.affect import AffectFit, score
-from llmct_bench.benchmark import fitted
 from llmct_bench.ctscan import CTScan, ct_scan, get_conversation
 from llmct_bench.emotions import ALL_NAMES, NAMES, lexicon
 from llmct_bench.errors import LlmctError, SuiteError
+from llmct_bench.evaluation import fitted
 from llmct_bench.models.phantoms.tokenizer import split_words
 from llmct_bench.scanner import scan
 from llmct_bench.suites import Item, shipped_root

@@ -21,8 +21,9 @@ from scipy.stats import ortho_group
 from llmct_bench import leaderboard, wrap
 from llmct_bench.adapters import LoadedModel
 from llmct_bench.affect import Transfer, fit_affect, fit_transfer
-from llmct_bench.benchmark import estimated, evaluate
+from llmct_bench.benchmark import estimated
 from llmct_bench.emotions import NAMES
+from llmct_bench.evaluation import evaluate
 from llmct_bench.models import PANEL
 from llmct_bench.models.phantoms import mechanism
 from llmct_bench.models.phantoms.build import build

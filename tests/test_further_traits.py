@@ -17,9 +17,9 @@ from test_traits import circumplex_rows, estimate, measurement
 
 from llmct_bench.adapters import load
 from llmct_bench.affect import fit_affect, fit_metric, score
-from llmct_bench.benchmark import Session, evaluate
 from llmct_bench.calibration.activations import Knobs, design_layout, draw, planted_traits, reference_layout
 from llmct_bench.emotions import ALL_NAMES, BY_NAME, NAMES
+from llmct_bench.evaluation import Session, evaluate
 from llmct_bench.leaderboards import leaderboard
 from llmct_bench.leaderboards.figures.plane import circumplex_plane, resting
 from llmct_bench.suites import get_suite

@@ -26,9 +26,10 @@ from transformers import (
 )
 
 from llmct_bench.adapters import LoadedModel, load, wrap
-from llmct_bench.benchmark import estimated, evaluate
+from llmct_bench.benchmark import estimated
 from llmct_bench.calibration import planted_words
 from llmct_bench.emotions import lexicon
+from llmct_bench.evaluation import evaluate
 from llmct_bench.models import PANEL, PhantomSpec, get_model
 from llmct_bench.models.phantoms.tokenizer import build_tokenizer
 from llmct_bench.results import ResultCard, ResultStore

@@ -14,7 +14,6 @@ from test_traits import measurement, shock_rows
 
 from llmct_bench.adapters import load
 from llmct_bench.affect import AffectFit, FitConstants, ScoreVersions, fit_affect, fit_metric, score
-from llmct_bench.benchmark import evaluate
 from llmct_bench.calibration.activations import (
     Knobs,
     design_layout,
@@ -25,6 +24,7 @@ from llmct_bench.calibration.activations import (
     reference_layout,
 )
 from llmct_bench.emotions import NAMES, NEUTRAL
+from llmct_bench.evaluation import evaluate
 from llmct_bench.scanner import States
 from llmct_bench.suites import get_suite
 from llmct_bench.traits import ESTIMANDS, Measurement, TraitEstimate, measure

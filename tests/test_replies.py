@@ -22,10 +22,10 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from llmct_bench.adapters import LoadedModel, load, wrap
 from llmct_bench.adapters.chat import encode, render_text
 from llmct_bench.affect import AffectFit, LayerChoice, Versions, score
-from llmct_bench.benchmark import fitted
 from llmct_bench.ctscan import GENERATED, CTScan, ct_scan
 from llmct_bench.emotions import NAMES
 from llmct_bench.errors import ModelError, SuiteError
+from llmct_bench.evaluation import fitted
 from llmct_bench.models import LoadOptions
 from llmct_bench.replies import generate_reply, token_texts
 from llmct_bench.scanner import scan

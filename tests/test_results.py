@@ -24,8 +24,9 @@ from handmade import ENVIRONMENT, RUN, card, command, trait
 
 from llmct_bench.affect import AffectFit, Scores, Versions
 from llmct_bench.affect.layers import LayerChoice
-from llmct_bench.benchmark import PRESETS, Session, Silent, load_results, run
+from llmct_bench.benchmark import PRESETS, load_results, run
 from llmct_bench.errors import ResultError
+from llmct_bench.evaluation import Session, Silent
 from llmct_bench.results import SCHEMA_VERSION, ResultCard, ResultStore, result_key, store
 
 pytest_plugins = ("measured_run",)

@@ -18,8 +18,9 @@ from scipy.sparse import csr_array
 
 from llmct_bench.adapters import LoadedModel, load
 from llmct_bench.affect import PLANE, averages
-from llmct_bench.benchmark import estimated, evaluate
+from llmct_bench.benchmark import estimated
 from llmct_bench.emotions import NAMES, lexicon
+from llmct_bench.evaluation import evaluate
 from llmct_bench.models import PhantomSpec, get_model
 from llmct_bench.results import ResultStore
 from llmct_bench.scanner import NextWords, read_next_words

@@ -59,12 +59,13 @@ def calibrate(
     """
     if quick and ship:
         raise typer.BadParameter("a quick look proves nothing that could be shipped", param_hint="--ship")
-    from llmct_bench.benchmark import fitted, load_results
+    from llmct_bench.benchmark import load_results
     from llmct_bench.calibration.levels import SCENARIOS, panel, spike_study
     from llmct_bench.calibration.performance import summaries, verdicts
     from llmct_bench.calibration.report import Certificate, write
     from llmct_bench.calibration.seeds import RUNS, rejections, run_seeds
     from llmct_bench.calibration.study import planned, run_study, sketched
+    from llmct_bench.evaluation import fitted
     from llmct_bench.traits import verdict
 
     study, bars = output / "calibration", Bars()
@@ -88,7 +89,7 @@ def calibrate(
 
 def _small_panel(folder: Path) -> list[ResultCard]:
     from llmct_bench.adapters import load
-    from llmct_bench.benchmark import Session, evaluate
+    from llmct_bench.evaluation import Session, evaluate
     from llmct_bench.models import get_model
     from llmct_bench.results import ResultStore
     from llmct_bench.suites import get_suite
@@ -111,10 +112,10 @@ def spike(
     """Plant known doses of emotion in a model and read them back; then measure what moves when nothing is changed."""
     if 0 < limit < 6:
         raise typer.BadParameter(f"{limit} scenarios give no interval: at least 6, or 0 for all", param_hint="--limit")
-    from llmct_bench.benchmark import fitted
     from llmct_bench.calibration.floor import noise_floor
     from llmct_bench.calibration.plants import plant_traits
     from llmct_bench.calibration.response import spike_in
+    from llmct_bench.evaluation import fitted
     from llmct_bench.models import LoadOptions
     from llmct_bench.suites import get_suite
 

@@ -98,8 +98,8 @@ def _on_axes(
     """The other models of a comparison on the axes of one of them. ``names``: of the results, and what to load."""
     from llmct_bench.adapters import load
     from llmct_bench.affect import from_projections
-    from llmct_bench.benchmark import Session
     from llmct_bench.comparison import on_axes
+    from llmct_bench.evaluation import Session
     from llmct_bench.results import labels
     from llmct_bench.scanner import read_next_words
 
