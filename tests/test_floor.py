@@ -49,20 +49,20 @@ def floors() -> dict[str, Floor]:
 
 
 def test_other_passes_change_nothing_that_could_be_seen() -> None:
-    """A ten-thousandth of the standard error."""
+    """A ten-thousandth of the standard error, or a millionth: a phantom's words differ by hardly more."""
     found = floors()
     assert list(found) == [e.name for e in ESTIMANDS.values() if e.design in ("circumplex", "shock") and not e.needs]
     for name, f in found.items():
         assert f.trait == name
         assert f.suite.startswith(ESTIMANDS[name].design)
         assert math.isfinite(f.estimate)
-        assert not f.rounding > 1e-4 * f.se
+        assert not f.rounding > max(1e-4 * f.se, 1e-6)
     assert sum(f.rounding > 0 for f in found.values()) >= 3  # the passes were other ones
 
 
 def test_half_precision_is_a_change_that_can_be_seen_and_stays_outside_of_the_model() -> None:
     found = floors()
-    counted = ("default_share", "selectivity")  # shares of hard decisions need not move
+    counted = ("default_share", "selectivity", "text_internal_gap")  # shares of decisions need not move
     assert all(f.dtype > 10 * f.rounding for n, f in found.items() if n not in counted)
     assert model().dtype == "float32"
     half = noise_floor(model("bfloat16"), suites()[1:], fit(), budgets=(), splits=0)
