@@ -35,10 +35,11 @@ def test_planted_truths_lie_in_the_intervals(panel: Panel) -> None:
 
 
 def test_every_trait_is_measured_on_every_phantom_with_emotion(panel: Panel) -> None:
-    """And has a closed form, but for the backbone: the scatter of whole states, random vectors of words included."""
+    """And has a closed form, but for the backbone: the scatter of whole states, random vectors of words included. What
+    is told apart without an error inside and in the words has no gap that could be told."""
     for (model, trait), (estimate, truth) in cells(panel).items():
         if model != ZERO:
-            assert estimate.valid, (model, trait, estimate.reason)
+            assert estimate.valid or (trait == "text_internal_gap" and truth == 0), (model, trait, estimate.reason)
             assert (truth is None) == (trait == "backbone"), (model, trait)
 
 
