@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from subprocess import CompletedProcess
+from subprocess import CompletedProcess, run
 from typing import Any
 
 import pytest
@@ -31,6 +32,11 @@ def test_version(cli: Cli) -> None:
     """The installed command tells the version of the installed package."""
     assert entry_points(group="console_scripts")["llmct-bench"].load() is main
     assert cli("--version") == Done(0, f"llmct-bench {version('llmct-bench')}\n", "")
+
+
+def test_the_package_is_the_command_too() -> None:
+    done = run([sys.executable, "-m", "llmct_bench", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"llmct-bench {version('llmct-bench')}\n")
 
 
 def test_models_list_json(cli: Cli) -> None:
