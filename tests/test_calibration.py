@@ -412,10 +412,12 @@ def joy_bias_by_hand(axes: np.ndarray, knobs: Knobs, scenarios: int, draws: int 
         delta = (point + np.concatenate([z, -z]))[:, None] - centroids
         chosen = np.einsum("nkp,pq,nkq->nk", delta, precision, delta).argmin(axis=1)
         table[k] += np.bincount(chosen, minlength=4) / draws * scenarios
-    n = table.sum(axis=1)
-    hit, false = np.diag(table), table.sum(axis=0) - np.diag(table)
-    lean = (sps.norm.ppf((hit + 0.5) / (n + 1)) + sps.norm.ppf((false + 0.5) / (n.sum() - n + 1))) / 2
-    return float(lean[0] - lean[1:].mean())
+    rate = (table + 0.5) / (table.sum(axis=1)[:, None] + 1)
+    lean = [
+        np.mean([(sps.norm.ppf(rate[f, e]) - sps.norm.ppf(rate[e, f])) / 2 for f in range(4) if f != e])
+        for e in range(4)
+    ]
+    return float(lean[0] - np.mean(lean[1:]))
 
 
 def test_the_planted_joy_bias_has_no_error_of_its_own(drawn: tuple[AffectFit, Metric]) -> None:
@@ -425,7 +427,7 @@ def test_the_planted_joy_bias_has_no_error_of_its_own(drawn: tuple[AffectFit, Me
     found = [planted_traits("circumplex", 24, knobs, metric)["joy_bias"] for knobs, metric in cases]
     by_hand = [joy_bias_by_hand(axes_by_hand(knobs, metric), knobs, 24) for knobs, metric in cases]
     assert found == pytest.approx(by_hand, abs=0.004)
-    assert min(found[1:]) > 0.05  # a mood leans
+    assert min(found[1:]) > 0.04  # a mood leans
 
 
 # --- the fit ----------------------------------------------------------------------------------------------------
