@@ -622,9 +622,12 @@ def test_every_entry_of_every_buffer_is_overwritten(kind: str, force: None, recy
     assert [len(b.reads) for b in found.plan.batches] == [buffer.shape[1] for buffer in recycled]
     assert all(torch.isfinite(buffer).all() for buffer in recycled)
     recycled.clear()
-    scan_projected(model, TREE, np.ones((4, 2, 64)), np.ones((4, 3, 64)), parts=(2, np.ones((5, 64))))
-    assert len(recycled) == 3 * len(found.plan.batches)
+    projected = scan_projected(
+        model, TREE, np.ones((4, 2, 64)), np.ones((4, 3, 64)), parts=(2, np.ones((5, 64))), whole=True
+    )
+    assert len(recycled) == 4 * len(found.plan.batches)
     assert all(torch.isfinite(buffer).all() for buffer in recycled)
+    assert np.array_equal(projected.whole, found.array[:, 2])
 
 
 def leaves_out_a_readout(plan: Plan) -> Plan:
