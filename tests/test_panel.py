@@ -67,20 +67,27 @@ def test_rankings_by_planted_knob_are_recovered(panel: Panel, trait: str, knob: 
 
 def test_a_graded_series_is_ranked_as_planted() -> None:
     """Seven phantoms with seven different values of each of three knobs, in three different orders, all at once: no
-    ties, so Kendall's tau proper. (A knob's ranking is recovered whatever the other knobs do.)"""
+    ties, so Kendall's tau proper. (A knob's ranking is recovered whatever the other knobs do.) In joy bias a lean to
+    sadness is a third of one to joy: of it those pairs count that the closed form has .15 apart, two standard errors at
+    24 scenarios."""
     memory = (70.0, 100.0, 140.0, 200.0, 280.0, 400.0, 560.0)
     gain = (0.4, 1.4, 0.6, 1.2, 0.25, 1.0, 0.8)
     mood = (0.0, 1.0, -2.0, 2.0, -1.0, 1.5, -1.5)
     session, suites = Session(), shortened()
     found: dict[str, list[float]] = {}
+    leaning: list[tuple[float, float]] = []
     for i, (m, g, j) in enumerate(zip(memory, gain, mood, strict=True)):
         spec = PhantomSpec(f"graded-{i}", "", default_joy=max(j, 0.0), default_sadness=max(-j, 0.0), role_gain=g,
                            memory=m, seed=500 + i)  # fmt: skip
         for card in evaluate(load(get_model(spec)), suites, session=session):
             for t in card.traits:
                 found.setdefault(t.trait, []).append(t.estimate)
-    for trait, planted in (("half_life", memory), ("dampening", [-g for g in gain]), ("joy_bias", mood)):
+                if t.trait == "joy_bias":
+                    leaning.append((float(card.truth["joy_bias"] or 0.0), t.estimate))
+    for trait, planted in (("half_life", memory), ("dampening", [-g for g in gain])):
         assert kendalltau(planted, found[trait]).statistic >= 0.9, (trait, found[trait])
+    assert kendalltau(mood, [truth for truth, _ in leaning]).statistic == pytest.approx(1.0)
+    assert concordance(leaning, 0.15) >= 0.9
 
 
 def test_zero_emotion_shows_artefacts_raw_and_nothing_corrected(panel: Panel) -> None:
